@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test thorough clients client check docs bench format lock clean
+.PHONY: help demo up test thorough campaign faults clients client check docs bench format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,12 @@ test: .venv/dev ## run the tests, four at a time, in four minutes (ARGS=: argume
 
 thorough: .venv/dev ## run the slow tests: outages, misbehaving hosts, conversions
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet -m thorough --numprocesses 3 --dist worksteal $(ARGS)
+
+campaign: .venv/dev ## run 60 faults against a fleet of real processes, alone, in three minutes
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet -m campaign $(ARGS)
+
+faults: .venv/dev ## run 1000 faults in an hour, and write docs/reliability.md (ARGS=--seed N --faults N …)
+	@$(BIN)/python -m tests.faults $(or $(ARGS),--report docs/reliability.md)
 
 clients: .venv/dev ## run the commands in docs/how-to, and Apache, with the real programs (.ci/run installs them)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet -m programs --numprocesses 6 --dist worksteal \

@@ -20,7 +20,8 @@ from tests.faults.report import Report
 FULL = 1000
 
 
-def _arguments(words: Sequence[str]) -> argparse.Namespace:
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Return the options of a campaign."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="of the plan; default: 1")
     parser.add_argument("--faults", type=int, default=FULL, help=f"number; default: {FULL}")
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace, folder: Path, say: Say) -> Counts:
 
 
 def main(words: Sequence[str]) -> int:
-    arguments = _arguments(words)
+    arguments = parse(words)
     if arguments.list:
         print("\n".join(sorted(all_kinds())))  # noqa: T201
         return 0

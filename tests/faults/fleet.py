@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults.engine import Engine
-from tests.faults.host import CampaignHost, campaign_host
+from tests.faults.host import CampaignHost, campaign_host, template_for
 from tests.faults.moments import Moments
 from tests.faults.programs import Program, Spells, owner
 from tests.faults.region import BUCKET, S3Region
@@ -139,7 +139,6 @@ def _web_is_up(port: int) -> Callable[[], bool]:
 def _settings(fleet: Fleet) -> dict[str, str]:
     resolver = Path(__file__).parent / "resolver"
     paths = [str(resolver), *filter(None, [os.environ.get("PYTHONPATH")])]
-    named = fleet.host.template.replace("127.0.0.1", HOST_NAME)
     regions = {name: region.settings() for name, region in fleet.regions.items()}
     token_hash = f"sha256:{hashlib.sha256(fleet.token.encode()).hexdigest()}"
     settings = {
@@ -171,7 +170,7 @@ def _settings(fleet: Fleet) -> dict[str, str]:
         settings |= {
             f"SOURCES__{name.upper()}__{key}": value
             for key, value in {
-                "URL_TEMPLATE": named if name == "named" else fleet.host.template,
+                "URL_TEMPLATE": _template(fleet.host, name),
                 "CONCURRENCY": str(CONCURRENCY),
                 "READ_TIMEOUT_S": str(READ_TIMEOUT_S),
                 "DEADLINE_S": str(DEADLINE_S),
@@ -186,6 +185,13 @@ def _settings(fleet: Fleet) -> dict[str, str]:
         "FAULTS_HOSTS": str(fleet.folder / "hosts"),
     }
     return {**UNLIMITED, **prefixed, **machine}
+
+
+def _template(host: CampaignHost, source: str) -> str:
+    if source == "hgmo":  # the cases of faults are only for this one
+        return host.template
+    template = template_for(host.template, source)
+    return template.replace("127.0.0.1", HOST_NAME) if source == "named" else template
 
 
 @contextlib.contextmanager

@@ -27,17 +27,20 @@ SILENCE_S = 60.0
 STEP_S = 0.05
 SOUND = "sound"
 
+_SOURCE = "of-"
+
 
 @dataclass(slots=True, kw_only=True)
 class Fetch:
     """A request for an archive. ``pid`` is the process that sent it, 0 if unknown.
 
     ``is_faulty`` means that the host may answer with a fault. ``others`` are the processes whose
-    fetches were open when this one began. ``overlap_s`` is how long an earlier fetch of the archive
-    went on beside this one, while its process ran.
+    fetches for the same source were open when this one began. ``overlap_s`` is how long an earlier
+    fetch of the archive went on beside this one, while its process ran.
     """
 
     name: str
+    source: str
     pid: int
     began: float
     is_faulty: bool
@@ -115,30 +118,34 @@ class CampaignHost(FaultyHost):
 
     def steps(self, request: Request) -> Response:
         url = urlsplit(request.target)
-        place, _, folder = url.path.partition(LISTINGS)
+        path, source = _without_source(url.path)
+        place, _, folder = path.partition(LISTINGS)
         repo, _, archive = place.partition("/archive/")
         offer = self._offers.get(repo)
         if offer is None:
             return super().steps(request)
         if self.is_silent.is_set():
             return (Pause(SILENCE_S),)
-        if LISTINGS in url.path:
+        if LISTINGS in path:
             return (listing(offer.case, offer.subject.name, folder.partition("/")[2]),)
         if archive:
-            return self._archive(offer)
+            return self._archive(offer, source)
         return lookup(offer.case, offer.subject.name, parse_qs(url.query))
 
-    def _archive(self, offer: Offer) -> Response:
+    def _archive(self, offer: Offer, source: str) -> Response:
         peer: int = self._here.peer
         with self._changing:
             earlier = self.of(offer.subject.name)
             fetch = Fetch(
                 name=offer.subject.name,
+                source=source,
                 pid=self._sender(peer),
                 began=time.monotonic(),
                 is_faulty=offer.case.name != SOUND,
                 connection=self._here.connection,
-                others=tuple(each.pid for each in self.fetches if each.is_open),
+                others=tuple(
+                    each.pid for each in self.fetches if each.source == source and each.is_open
+                ),
             )
             self.fetches.append(fetch)
         self._here.fetch = fetch
@@ -182,6 +189,19 @@ class CampaignHost(FaultyHost):
         for each in tuple(self._connections):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
+
+
+def template_for(template: str, source: str) -> str:
+    """Return the template of a source whose requests the host can tell from those of others."""
+    return template.replace("{repo}", f"{_SOURCE}{source}/{{repo}}")
+
+
+def _without_source(path: str) -> tuple[str, str]:
+    """Return the path of the first source, and the name of the source that *path* is of."""
+    if not path.startswith(f"/{_SOURCE}"):
+        return path, ""
+    source, _, rest = path.removeprefix(f"/{_SOURCE}").partition("/")
+    return f"/{rest}", source
 
 
 def _paced(response: Response, pace_s: float) -> Response:

@@ -168,9 +168,12 @@ def _logs(after: Aftermath) -> Iterator[Breach]:
 
 
 def _load(after: Aftermath) -> Iterator[Breach]:
-    """Law 9: at most so many fetches at once, beside those of processes that do not run."""
+    """Law 9: at most so many fetches at once, beside those of processes that do not run.
+
+    An engine that is away for a lease cannot say to a worker that another one has its task.
+    """
     spells = after.fleet.spells
-    by_source: dict[str, int] = {}
+    allowed = CONCURRENCY * (2 if "engine" in after.excuses else 1)
     for fetches in after.fetches().values():
         for fetch in fetches:
             running = [
@@ -180,11 +183,8 @@ def _load(after: Aftermath) -> Iterator[Breach]:
             ]
             at_once = 1 + len(running)
             after.counts.most_at_once = max(after.counts.most_at_once, at_once)
-            by_source[fetch.name] = at_once
-    allowed = CONCURRENCY * 4 if after.faults else CONCURRENCY
-    for name, at_once in by_source.items():
-        if at_once > allowed:
-            yield 9, f"{at_once} fetches went on when that of {name} began"
+            if at_once > allowed:
+                yield 9, f"{at_once} fetches went on when that of {fetch.name} began"
 
 
 def _privacy(after: Aftermath) -> Iterator[Breach]:
