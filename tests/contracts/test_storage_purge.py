@@ -1,5 +1,6 @@
 """The contract of ``ports.Storage`` for purges."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -137,6 +138,23 @@ class PurgeContract:
             await purge(storage, archive)
             with pytest.raises(StorageUnavailable):
                 await storage.commit(commit_of(archive, upload, DATA), prove_lease=lease_held)
+            assert (await storage.traces(archive)).regions == ()
+
+        use(backend, scenario)
+        assert backend.objects(archive) == NOTHING
+
+    def test_a_purge_while_the_lease_is_proven_leaves_nothing(self, backend: Backend) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            upload = await storage.upload(archive, stream(DATA), attempt="a1")
+
+            async def prove_slowly() -> None:
+                await asyncio.sleep(0.5)
+                assert await purge(storage, archive) == {}
+
+            with pytest.raises(StorageUnavailable):
+                await storage.commit(commit_of(archive, upload, DATA), prove_lease=prove_slowly)
             assert (await storage.traces(archive)).regions == ()
 
         use(backend, scenario)

@@ -53,17 +53,21 @@ class Committer:
     ) -> tuple[StoredState, tuple[Region, ...], Tombstone | None]:
         """Return the stored state, the regions that confirm the upload, and the tombstone.
 
-        Writes nothing.
+        Writes nothing. The proof may wait for the engine for seconds, in which the archive can be
+        purged, so an answer that is older than the proof does not count.
 
         Raises what *prove_lease* raises.
         """
         async with asyncio.TaskGroup() as group:
             finding = group.create_task(outcome(self._buckets.find(commit.archive)))
             confirming = group.create_task(self._confirmed_regions(commit))
-            proving = group.create_task(outcome(prove_lease()))
             recalling = group.create_task(outcome(self._tombstones.read_tombstone(commit.archive)))
-        if failure := proving.result():
+            failure = await outcome(prove_lease())
+            is_old = finding.done() or confirming.done()
+        if failure:
             raise failure
+        if is_old:
+            return await self._examine(commit, _proven)
         if isinstance(state := finding.result(), ArchiverError):
             raise state
         if isinstance(tombstone := recalling.result(), ArchiverError):
@@ -186,6 +190,10 @@ class Committer:
         _log_kept(archive, upload, unconfirmed)
         regions = tuple(region for region in upload.regions if region not in unconfirmed)
         await self._discard_unless_committed(replace(upload, regions=regions), copies)
+
+
+async def _proven() -> None:
+    """Return at once: the lease was proven before."""
 
 
 def _new_manifest(commit: Commit, tombstone: Tombstone | None) -> Manifest:
