@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -258,6 +259,27 @@ def test_git_that_does_not_exist_is_a_failure(git: GitProgram) -> None:
     absent = replace(git, path="/nonexistent/git")
 
     assert outcome(lambda: absent.run("version")).status == 127
+
+
+def test_a_git_that_cannot_be_started_is_logged_without_the_text_of_the_system(
+    git: GitProgram,
+) -> None:
+    """Found by the fault campaign: files-short."""
+
+    async def scenario() -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            with pytest.raises(GitFailed):
+                await git.run("version")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with capture_logs() as lines:
+        asyncio.run(scenario())
+    (line,) = lines
+    assert line["reason"] == "was not started: EMFILE"
+    assert "open files" not in str(line)
 
 
 def test_memory_is_limited(git: GitProgram) -> None:

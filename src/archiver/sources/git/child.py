@@ -1,6 +1,7 @@
 """One run of the git program: its limits, its pipes and its end."""
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import cast
 
 from archiver.runtime.pipes import read_piece
 from archiver.runtime.tasks import cancel_and_wait, complete_despite_cancellation
-from archiver.telemetry import log
+from archiver.telemetry import describe, log
 
 PIECE_BYTES = 1 << 20
 """Size of the pieces of output, and of the buffers of pipes: each piece costs its consumer."""
@@ -245,7 +246,8 @@ async def start(run: Run, *, feeds: bool, stdout: int = PIPE) -> AsyncIterator[C
             start_new_session=True,
         )
     except OSError as exc:
-        log.warning("git.failed", command=run.name, reason="was not started", cause=str(exc))
+        reason = f"was not started: {errno.errorcode.get(exc.errno or 0, 'unknown')}"
+        log.warning("git.failed", command=run.name, reason=reason, cause=describe(exc))
         raise GitFailed(f"git {run.name} was not started") from exc
     child = Child(process, run)
     try:
