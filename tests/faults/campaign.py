@@ -50,11 +50,11 @@ class Campaign:
     say: Say
     counts: Counts = field(default_factory=Counts)
     _read: dict[Path, int] = field(default_factory=dict)
+    _interrupted: threading.Event = field(default_factory=threading.Event)
 
     def run(self, rounds: Iterator[Sequence[Fault]], *, until: float) -> Counts:
         """Run all rounds, or those that begin before *until*."""
-        repository = self.fleet.git.create(REPO)
-        commits = _commits(repository)
+        commits = _commits(self.fleet.git.create(REPO))
         regions = list(self.fleet.regions.values())
         buckets = Buckets(regions, random.Random(self.seed))  # noqa: S311
         self.counts.memory_mb.append(self._memory())
@@ -63,8 +63,8 @@ class Campaign:
             if time.monotonic() > until:
                 self.say("out of time")
                 break
-            self._round(number, faults, repository, commits, buckets)
-        self._round(number + 1, (), repository, commits, buckets, everything=True)
+            self._round(number, faults, commits, buckets)
+        self._round(number + 1, (), commits, buckets, everything=True)
         self.counts.memory_mb.append(self._memory())
         return self.counts
 
@@ -76,7 +76,6 @@ class Campaign:
         self,
         number: int,
         faults: Sequence[Fault],
-        repository: GitRepository,
         commits: Iterator[str],
         buckets: Buckets,
         *,
@@ -88,7 +87,6 @@ class Campaign:
             fleet=self.fleet,
             number=number,
             chance=chance,
-            repository=repository,
             commits=commits,
             cases=[case for fault in faults if (case := case_of(fault.kind, fault.target))],
         )
@@ -148,8 +146,14 @@ class Campaign:
         threads = [threading.Thread(target=self._break, args=(fault,)) for fault in faults]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        finally:  # an interruption: no fault may start a process after the fleet has ended
+            self._interrupted.set()
+            for thread in threads:
+                thread.join()
+            self._interrupted.clear()
 
     def _break(self, fault: Fault) -> None:
         within_s = fault.delay_s if fault.moment == RANDOM else MOMENT_S
@@ -159,9 +163,7 @@ class Campaign:
                 with self.fleet.moments.at(fault.moment, within_s=within_s) as moment:
                     scene = Scene(fleet=self.fleet, fault=fault, moment=moment)
                     hit = stack.enter_context(kind.begin(scene))
-                began = time.monotonic()
-                while time.monotonic() < began + fault.hold_s:
-                    time.sleep(0.02)
+                self._interrupted.wait(fault.hold_s)
             if hit == NOTHING:
                 self.counts.missed[fault.kind] += 1
             spoiled = f", spoiled {sum(scene.hits)} requests" if scene.hits else ""

@@ -1,7 +1,7 @@
 """What a campaign counts, and what it finds to be against a law."""
 
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 
 
@@ -19,7 +19,7 @@ class Counts:
     """The numbers of a campaign.
 
     ``fetches`` is how many archives were fetched so often, ``causes`` the parts whose faults
-    explain the repetitions. ``hits`` and ``kinds`` are by the kind of the fault.
+    explain the repetitions. ``kinds`` and ``missed`` are by the kind of the fault.
     """
 
     faults: int = 0
@@ -45,7 +45,6 @@ class Counts:
     failures: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
     settle_s: list[float] = field(default_factory=list)
-    by_part: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     memory_mb: list[float] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)

@@ -10,7 +10,6 @@ from typing import Any
 
 import nats
 
-from tests.faults.programs import Spells
 from tests.parts.nats_cluster import SIZE, Cluster
 
 TASKS = "archiver_tasks"
@@ -20,9 +19,8 @@ ANSWER_S = 5.0
 class Engine:
     """Wraps a cluster. Servers are numbered from 0."""
 
-    def __init__(self, cluster: Cluster, spells: Spells) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._spells = spells
 
     @property
     def url(self) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from tests.faults.fleet import Fleet
 from tests.faults.host import sound_case
 from tests.faults.visits import Visit
-from tests.git_repositories import GitRepository
 from tests.parts.fault_cases import Case, node_of
 
 LARGE_BYTES = 7 << 20
@@ -34,7 +33,6 @@ class Round:
     fleet: Fleet
     number: int
     chance: random.Random
-    repository: GitRepository
     commits: Iterator[str]
     cases: list[Case] = field(default_factory=list)
     forbidden: list[Visit] = field(default_factory=list)

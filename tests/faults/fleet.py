@@ -231,7 +231,7 @@ def running_fleet(folder: Path) -> Iterator[Fleet]:
             region.proxy = stack.enter_context(sink(region.server.endpoint))
         fleet = Fleet(
             folder=folder,
-            engine=Engine(cluster, spells),
+            engine=Engine(cluster),
             regions=regions,
             host=host,
             git=git,

@@ -25,8 +25,6 @@ from tests.parts.s3_fault_proxy import Fault, S3FaultProxy
 
 BUCKET = "archives"
 
-_PAGE = "list-type"
-
 
 class S3Region:
     """``server`` is the real one, which ``program`` runs."""
@@ -67,7 +65,7 @@ class S3Region:
     def keys(self, prefix: str) -> list[str]:
         """Return all keys that begin with *prefix*, however many."""
         keys: list[str] = []
-        query = {_PAGE: "2", "prefix": prefix}
+        query = {"list-type": "2", "prefix": prefix}
         while True:
             status, body = self.server.request("GET", f"/{BUCKET}", query)
             assert status == 200, (status, body[:300])
