@@ -56,13 +56,13 @@ def _answering(fault: Fault, applies: Applies) -> Callable[[Scene], Iterator[str
 
             def is_hit(method: str, target: str) -> bool:
                 hit = applies(method, target)
-                hits.extend([method] * hit)
+                hits.extend([f"{method} {target}"] * hit)
                 return hit
 
             for region in _regions(scene):
                 stack.enter_context(region.misbehaving(fault, is_hit))
             yield scene.target
-            scene.hits.append(len(hits))
+            scene.hits.append(len(set(hits)))
 
     return answer
 
@@ -117,7 +117,7 @@ for _name, _fault, _applies, _moments, _needs in (
     ("reset-in-mid-part", Fault.RESET, _parts, ("fetch", RANDOM), ("large",)),
     ("reset", Fault.RESET, _always, _POINTS, ()),
     ("cut", Fault.CUT, _always, _POINTS, ()),
-    ("silent", Fault.HANG, _uploads, ("upload", RANDOM), ()),
+    ("silent", Fault.STALL, _uploads, ("upload", RANDOM), ()),
     ("412-after-the-write", Fault.EXISTS, _manifest_writes, ("stream", RANDOM), ()),
     ("409-on-create-only", Fault.CONFLICT, _manifest_writes, ("stream", RANDOM), ()),
     ("501-on-create-only", Fault.UNSUPPORTED, _manifest_writes, ("stream", RANDOM), ()),

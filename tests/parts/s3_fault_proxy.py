@@ -22,6 +22,9 @@ class Fault(Enum):
     HANG = auto()
     """Reads the request and never responds."""
 
+    STALL = auto()
+    """Reads the request, and closes the connection once ``misbehave`` returns something else."""
+
     REFUSE = auto()
     """Responds with 503."""
 
@@ -151,9 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(length)
         match fault:
-            case Fault.HANG:
-                self.sink.closed.wait()
-                self.close_connection = True
+            case Fault.HANG | Fault.STALL:
+                self._hang(fault)
             case Fault.REDIRECT:
                 self._respond(302, {"location": f"{self.sink.elsewhere}{self.path}"}, b"")
             case Fault.MUTE:
@@ -172,6 +174,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self._respond(status, {}, b"<Error><Code>%s</Code></Error>" % code)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815 - the library's names
+
+    def _hang(self, fault: Fault) -> None:
+        """Keep the client waiting: for ever, or as long as the proxy is to stall."""
+        self.close_connection = True
+        while not self.sink.closed.wait(0.05):
+            if fault is Fault.STALL and self.sink.misbehave(self.command, self.path) is not fault:
+                return
 
     def _break(self, fault: Fault) -> None:
         self.close_connection = True
