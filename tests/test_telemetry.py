@@ -179,8 +179,8 @@ def test_no_metric_has_a_label_that_grows_with_use() -> None:
         for label in metric._labelnames  # noqa: SLF001 - it is shown nowhere else
     }
     assert labels == {
-        "code", "kind", "level", "method", "name", "outcome", "place", "reason", "region", "route",
-        "source", "version",
+        "code", "hook", "kind", "level", "method", "name", "origin", "outcome", "place", "reason",
+        "region", "route", "source", "version",
     }  # fmt: skip
 
 

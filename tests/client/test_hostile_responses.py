@@ -47,7 +47,7 @@ def test_an_endless_response_is_abandoned(run: Run, server: ScriptedServer) -> N
     server.respond(REV_URL, Response(status=404, body=b"x" * 65_536, times=10_000))
     result = run(*GET, "--server", server.url)
     assert result.exit_code == 1
-    assert "sent more than 1,048,576 bytes" in result.stderr
+    assert "sent more than 8,388,608 bytes" in result.stderr
 
 
 def test_text_from_a_server_cannot_control_the_terminal(
