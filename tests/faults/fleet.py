@@ -1,8 +1,6 @@
 """The fleet: three NATS servers, two regions, two hosts, two web processes and three workers."""
 
 import contextlib
-import hashlib
-import json
 import os
 import secrets
 import subprocess
@@ -14,39 +12,22 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults.engine import Engine
-from tests.faults.host import CampaignHost, campaign_host, template_for
+from tests.faults.fleet_settings import HOST_NAME, settings_of
+from tests.faults.host import CampaignHost, campaign_host
 from tests.faults.moments import Moments
 from tests.faults.programs import Program, Spells, owner
 from tests.faults.region import BUCKET, S3Region
-from tests.parts.fault_cases import MAX_FAILURES
 from tests.parts.faulty_host import FaultyHost, faulty_host
 from tests.parts.git_host import GitHost, serving_git
-from tests.parts.http_faults import (
-    DEADLINE_S,
-    MIN_RATE_BYTES_S,
-    MIN_RATE_WINDOW_S,
-    READ_TIMEOUT_S,
-)
 from tests.parts.nats_cluster import Cluster
 from tests.parts.process import accepts, free_port
 from tests.parts.s3_fault_proxy import sink
 from tests.parts.stopping_git import StoppingGit
 from tests.system.client import fetch
-from tests.system.stack import REGIONS, UNLIMITED
+from tests.system.stack import REGIONS
 
 WEBS = 2
 WORKERS = 3
-LEASE_S = 3.0
-CONCURRENCY = 4
-"""Fetches at a host at a time, of the whole fleet."""
-
-HOST_NAME = "vcs.faults.test"
-"""The host's name, which only ``resolver/sitecustomize.py`` can resolve."""
-
-SOURCES = ("hgmo", "named", "zips", "hidden")
-"""The sources of the hgweb-like host. ``named`` knows it by name, ``zips`` fetches only zips, and
-``hidden`` is private."""
-
 DISK_MB = 640
 """Of the workers' disk. Archiver leaves 256 MiB of it free, and needs 64 for a mirror."""
 
@@ -136,64 +117,6 @@ def _web_is_up(port: int) -> Callable[[], bool]:
     return is_up
 
 
-def _settings(fleet: Fleet) -> dict[str, str]:
-    resolver = Path(__file__).parent / "resolver"
-    paths = [str(resolver), *filter(None, [os.environ.get("PYTHONPATH")])]
-    regions = {name: region.settings() for name, region in fleet.regions.items()}
-    token_hash = f"sha256:{hashlib.sha256(fleet.token.encode()).hexdigest()}"
-    settings = {
-        "SERVER__PROCESSES": "1",
-        "SERVER__TRUSTED_PROXIES": '["127.0.0.0/8"]',
-        "SERVER__RETRY_AFTER_S": "1",
-        "ENGINE__URL": fleet.engine.url,
-        "ENGINE__REPLICAS": "3",
-        "ENGINE__LEASE_S": str(LEASE_S),
-        "ENGINE__ARCHIVES": "100000",
-        "REGIONS": json.dumps(regions),
-        "TOKENS__CAMPAIGN__HASH": token_hash,
-        "SOURCES__LAB__KIND": "git",
-        "SOURCES__LAB__URL_TEMPLATE": fleet.git.template,
-        "SOURCES__NAMED__ALLOW_PRIVATE_ADDRESSES": "true",
-        "SOURCES__ZIPS__FETCH_SUFFIX": "zip",
-        "SOURCES__HIDDEN__PRIVATE": "true",
-        "WORKER__CONCURRENCY": "4",
-        "WORKER__GRACE_S": "1",
-        "WORKER__MAX_FAILURES": str(MAX_FAILURES),
-        "WORKER__RETRY_BASE_S": "0.2",
-        "WORKER__REPAIR_INTERVAL_S": "0.5",
-        "WORKER__WORK_DIR": str(fleet.disk / "work"),
-        "WORKER__MIRROR_DIR": str(fleet.disk / "mirrors"),
-        "DATA_DIR": str(fleet.folder / "data"),
-        "LOG__FORMAT": "json",
-    }
-    for name in SOURCES:
-        settings |= {
-            f"SOURCES__{name.upper()}__{key}": value
-            for key, value in {
-                "URL_TEMPLATE": _template(fleet.host, name),
-                "CONCURRENCY": str(CONCURRENCY),
-                "READ_TIMEOUT_S": str(READ_TIMEOUT_S),
-                "DEADLINE_S": str(DEADLINE_S),
-                "MIN_RATE_BYTES_S": str(MIN_RATE_BYTES_S),
-                "MIN_RATE_WINDOW_S": str(MIN_RATE_WINDOW_S),
-            }.items()
-        }
-    prefixed = {f"ARCHIVER_{name}": value for name, value in settings.items()}
-    machine = {
-        "PATH": os.pathsep.join([str(fleet.stopping_git.folder), os.environ["PATH"]]),
-        "PYTHONPATH": os.pathsep.join(paths),
-        "FAULTS_HOSTS": str(fleet.folder / "hosts"),
-    }
-    return {**UNLIMITED, **prefixed, **machine}
-
-
-def _template(host: CampaignHost, source: str) -> str:
-    if source == "hgmo":  # the cases of faults are only for this one
-        return host.template
-    template = template_for(host.template, source)
-    return template.replace("127.0.0.1", HOST_NAME) if source == "named" else template
-
-
 @contextlib.contextmanager
 def _disk(folder: Path) -> Iterator[Path]:
     """Yield a disk of a few hundred MB, or an ordinary folder if this process may mount none."""
@@ -256,7 +179,16 @@ def _start(fleet: Fleet, stack: contextlib.ExitStack) -> None:
         region.program.up()
         region.server.make_bucket(BUCKET)
         region.report_to(fleet.moments)
-    fleet.env = _settings(fleet)
+    fleet.env = settings_of(
+        engine=fleet.engine.url,
+        regions={name: region.settings() for name, region in fleet.regions.items()},
+        host=fleet.host.template,
+        git_host=fleet.git.template,
+        git=fleet.stopping_git.folder,
+        token=fleet.token,
+        folder=fleet.folder,
+        disk=fleet.disk,
+    )
     fleet.add_programs()
     for program in (*fleet.webs, *fleet.workers):
         stack.callback(program.terminate)

@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.faults.buckets import Buckets
 from tests.faults.counts import Counts
 from tests.faults.errands import Round
-from tests.faults.fleet import CONCURRENCY, LEASE_S, Fleet
+from tests.faults.fleet import Fleet
+from tests.faults.fleet_settings import CONCURRENCY, LEASE_S
 from tests.faults.host import Fetch
 from tests.faults.kinds import Fault, Kind
 from tests.faults.visits import AWAY, Visit, download

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from tests.faults.engine_kinds import ENGINE_KINDS
 from tests.faults.host_kinds import HOST_KINDS
 from tests.faults.kinds import Catalogue, Fault, Kind
 from tests.faults.process_kinds import PROCESS_KINDS
@@ -18,7 +19,7 @@ DELAY_S = (0.0, 2.0)
 def all_kinds() -> dict[str, Kind]:
     """Return every kind by its name."""
     catalogue = Catalogue()
-    for each in (PROCESS_KINDS, REGION_KINDS, HOST_KINDS, SHORTAGE_KINDS):
+    for each in (PROCESS_KINDS, ENGINE_KINDS, REGION_KINDS, HOST_KINDS, SHORTAGE_KINDS):
         catalogue.merge(each.kinds)
     return catalogue.kinds
 

@@ -1,4 +1,4 @@
-"""Faults of processes: web, worker, conversion, git, and the servers of the engine."""
+"""Faults of processes: web, worker, conversion and git."""
 
 import os
 import signal
@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tests.faults.fleet import LEASE_S, WEBS, WORKERS
+from tests.faults.fleet import WEBS, WORKERS
+from tests.faults.fleet_settings import LEASE_S
 from tests.faults.kinds import NOTHING, Catalogue, Kind, Scene
 from tests.faults.moments import RANDOM
 from tests.faults.programs import Program, send
-from tests.parts.nats_cluster import SIZE
 from tests.parts.process import descendants
 from tests.parts.stopping_git import state
 
@@ -24,7 +24,8 @@ PAST_LEASE_S = (LEASE_S + 0.5, LEASE_S + 2.5)
 
 CHILD_WAIT_S = 8.0
 
-Struck = Iterator[str]
+Find = Callable[[Scene], int]
+"""Returns a process to strike, or 0 as long as there is none."""
 
 
 @contextmanager
@@ -101,10 +102,10 @@ def _git(scene: Scene) -> int:
     return pid if pid and state(pid) == "T" else 0
 
 
-def _strike(find: Callable[[Scene], int], number: signal.Signals) -> Callable[[Scene], Struck]:
+def _strike(find: Find, number: signal.Signals) -> Callable[[Scene], Iterator[str]]:
     """Return a fault that signals a process once *find* has it."""
 
-    def strike(scene: Scene) -> Struck:
+    def strike(scene: Scene) -> Iterator[str]:
         git = scene.fleet.stopping_git
         if find is _git:
             git.stop_at(scene.target)
@@ -123,64 +124,9 @@ def _strike(find: Callable[[Scene], int], number: signal.Signals) -> Callable[[S
     return strike
 
 
-@contextmanager
-def _kill_servers(scene: Scene) -> Iterator[str]:
-    numbers = _servers(scene)
-    scene.fleet.engine.kill(numbers)
-    yield _named(numbers)
-    scene.fleet.engine.mend()
-
-
-@contextmanager
-def _stop_servers(scene: Scene) -> Iterator[str]:
-    numbers = _servers(scene)
-    scene.fleet.engine.stop(numbers)
-    yield _named(numbers)
-    scene.fleet.engine.mend()
-
-
-@contextmanager
-def _freeze_servers(scene: Scene) -> Iterator[str]:
-    numbers = _servers(scene)
-    with scene.fleet.engine.frozen(numbers):
-        yield _named(numbers)
-
-
-@contextmanager
-def _wipe_servers(scene: Scene) -> Iterator[str]:
-    numbers = _servers(scene)
-    scene.fleet.engine.wipe(numbers)
-    yield _named(numbers)
-    scene.fleet.engine.mend()
-
-
-@contextmanager
-def _fill_queue(scene: Scene) -> Iterator[str]:
-    with scene.fleet.engine.full():
-        yield "the stream of tasks"
-
-
-def _servers(scene: Scene) -> list[int]:
-    """Return the servers that the target names: the leader, a follower, two, or all."""
-    leader = scene.fleet.engine.leader()
-    first = scene.fault.number % SIZE if leader is None else leader
-    followers = [number for number in range(SIZE) if number != first]
-    return {
-        "leader": [first],
-        "follower": followers[:1],
-        "two": [first, followers[0]],
-        "all": [first, *followers],
-    }[scene.target]
-
-
-def _named(numbers: list[int]) -> str:
-    return "server " + ", ".join(map(str, numbers))
-
-
 PROCESS_KINDS = Catalogue()
 _WORKERS = tuple(map(str, range(WORKERS)))
 _WEBS = tuple(map(str, range(WEBS)))
-_ENGINE_POINTS = ("acceptance", "stream", "commit", RANDOM)
 
 for _kind in (
     Kind(
@@ -257,43 +203,5 @@ for _kind in (
             ("terminated", signal.SIGTERM),
         )
     ),
-    Kind(
-        name="engine-killed",
-        part="engine",
-        begin=_kill_servers,
-        targets=("leader", "follower", "two", "all"),
-        moments=_ENGINE_POINTS,
-    ),
-    Kind(
-        name="engine-frozen",
-        part="engine",
-        begin=_freeze_servers,
-        targets=("leader", "follower", "two", "all"),
-        moments=_ENGINE_POINTS,
-        hold_s=(0.5, 4.0),
-    ),
-    Kind(
-        name="engine-stopped",
-        part="engine",
-        begin=_stop_servers,
-        targets=("leader", "follower"),
-        moments=_ENGINE_POINTS,
-    ),
-    Kind(
-        name="engine-server-wiped",
-        part="engine",
-        begin=_wipe_servers,
-        targets=("leader", "follower"),
-        moments=_ENGINE_POINTS,
-    ),
-    Kind(
-        name="engine-wiped",
-        part="engine",
-        begin=_wipe_servers,
-        targets=("all",),
-        moments=_ENGINE_POINTS,
-        alone=True,
-    ),
-    Kind(name="queue-full", part="engine", begin=_fill_queue, excuses=False),
 ):
     PROCESS_KINDS.add(_kind)

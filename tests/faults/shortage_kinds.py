@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.faults.fleet import HOST_NAME, LEASE_S, WEBS
+from tests.faults.fleet import WEBS
+from tests.faults.fleet_settings import HOST_NAME, LEASE_S
 from tests.faults.kinds import NOTHING, Catalogue, Kind, Scene
 from tests.faults.moments import RANDOM
 from tests.faults.programs import Program
