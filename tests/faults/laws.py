@@ -114,8 +114,10 @@ def _git_fetches(after: Aftermath) -> Iterator[Breach]:
 
 
 def _tasks(after: Aftermath) -> Iterator[Breach]:
-    """Law 4: each accepted task has ended, and each client has got its answer."""
+    """Law 4: each accepted task has ended with a reason, and each client has got its answer."""
     for visit in after.visits:
+        if visit.problem == "internal_error":
+            yield 4, f"the task of {visit.name} failed without a reason"
         after.counts.refusals += visit.refusals
         if visit.was_accepted:
             after.counts.accepted += 1
