@@ -253,20 +253,23 @@ class Archiver:
     ) -> Pending:
         """Create or join the task of an archive that is missing for this client."""
         archive, admission, hidden = found.archive, found.admission, found.hidden(may_read)
-        await self._require_buildable(found.source, archive, admission, may_read)
+        at_host = await self._is_at_host(found.source, archive, admission, may_read)
         failure = Failure.refusal(hidden) if hidden else await self._failure(archive, may_read)
         if failure:
             raise TaskFailed(failure.message, code=failure.code)
         admit = admission.task if urgency is Urgency.NOW else admission.deferred_task
-        outcome = await self._queue.enqueue(archive, client=client, admit=admit, urgency=urgency)
+        outcome = await self._queue.enqueue(
+            archive, client=client, admit=admit, urgency=urgency, needs_host=at_host
+        )
         return Pending(archive=archive, outcome=outcome)
 
-    async def _require_buildable(
+    async def _is_at_host(
         self, source: Source, archive: Archive, admission: Admission, may_read: MayRead
-    ) -> None:
-        """Return if a task may succeed: the host or a stored archive of the same tree has it.
+    ) -> bool:
+        """Return whether the host has the archive; if not, a stored one of the same tree will do.
 
-        A stored archive that the client may not read does not count.
+        A stored archive that the client may not read does not count. Raises an error if no task
+        can succeed now.
         """
         try:
             await self._resolver.require_known(
@@ -280,6 +283,8 @@ class Archiver:
             relatives = await self._builder.find_relatives(source, archive)
             if all(copies.manifest.first_hidden(may_read) for _, copies in relatives):
                 raise
+            return False
+        return True
 
     async def _failure(self, archive: Archive, may_read: MayRead) -> Failure | None:
         """Return the reason, as the client may know it, for which a task failed recently.

@@ -42,7 +42,11 @@ class Phase(StrEnum):
 
 
 class Priority(StrEnum):
-    """The lane of a task. Clients' tasks have the first two; repairs have the last."""
+    """The lane of a task.
+
+    Clients' tasks have the first two. Tasks that need no host have the last: repairs, and archives
+    that are made of stored ones while the host is away.
+    """
 
     HIGH = "hi"
     MIDDLE = "mid"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytest
@@ -13,6 +14,8 @@ from archiver.errors import (
     CorruptArchive,
     NoRoom,
     NotPackable,
+    SourceError,
+    SourcePaused,
     SourceUnavailable,
     TruncatedArchive,
     UnknownSubdir,
@@ -20,7 +23,7 @@ from archiver.errors import (
 )
 from archiver.model import Archive, Completeness, Copies, Pending, Region
 from archiver.ports.source import ServedFormats
-from archiver.tasks import Phase
+from archiver.tasks import Phase, Priority
 from archiver.testing import FakeAttempt, FakeSource
 from archiver.tree_proof import everything
 from tests.memory_world import World, request
@@ -306,14 +309,22 @@ def test_a_truncated_input_is_not_converted() -> None:
     assert not any(world.storage.manifests.values())
 
 
-def test_an_unreachable_host_does_not_matter_if_a_relative_is_stored() -> None:
+@pytest.mark.parametrize(
+    "outage",
+    (SourceUnavailable("gone fishing"), SourcePaused("later", retry_after=timedelta(seconds=5))),
+)
+def test_an_unreachable_host_does_not_matter_if_a_relative_is_stored(
+    outage: SourceError,
+) -> None:
     world = a_world()
     fresh = world.new_process()
 
     async def scenario() -> object:
         await build(world, world.archive(suffix="zip"))
-        world.source.outage = SourceUnavailable("gone fishing")
+        world.source.outage = outage
         outcome = await request(fresh, world.wanted(suffix="tar.gz"))
+        lane = world.engine.priority(world.archive(suffix="tar.gz"))
+        assert lane is Priority.LOW, "the lane of the tasks that no pause of the source delays"
         await world.work()
         return outcome
 

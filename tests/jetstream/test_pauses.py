@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from archiver.breaker import BreakerState
+from archiver.jetstream.consumers import SourceConsumer
 from archiver.jetstream.pauses import Pauses
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.work_queue import open_work_queue
 from archiver.model import Archive
 from archiver.ports.queue import Lease
 from archiver.runtime.tasks import in_background
+from archiver.tasks import Priority
 from tests.parts.fleet import HUNG_AFTER_S, LEASE, Fleet, an_archive
 
 CAPS = {"paused": 8, "other": 8}
@@ -96,13 +98,45 @@ def test_a_task_that_arrives_during_a_pause_goes_back(fleet: Fleet) -> None:
     assert asyncio.run(play()) == 2
 
 
-def test_after_a_pause_a_worker_tries_one_task_at_a_time() -> None:
-    state = BreakerState.HALF_OPEN
-    pauses = Pauses(state_of=lambda _: state)
-    assert pauses.admits("paused")
-    pauses.note_request("paused")
-    assert not pauses.admits("paused")
-    assert not pauses.is_paused("paused"), "the task that was asked for is handed out"
-    assert pauses.admits("other")
-    state = BreakerState.CLOSED
-    assert pauses.admits("paused")
+def test_tasks_that_need_no_host_do_not_wait_for_the_end_of_a_pause(fleet: Fleet) -> None:
+    claims, waiting = Claims(), an_archive("paused")
+    repair, relative = an_archive("paused"), an_archive("paused")
+
+    async def play() -> list[str]:
+        async with asyncio.timeout(HUNG_AFTER_S), fleet.connection() as connection:
+            queue = JetStreamTaskQueue(connection=connection)
+            async with claims.worker(fleet):
+                await queue.enqueue(waiting, client="one")
+                await queue.enqueue(repair, priority=Priority.LOW)
+                await queue.enqueue(relative, client="one", needs_host=False)
+                await claims.until(repair, relative)
+                early = [archive.key for archive in claims.claimed]
+                claims.state = BreakerState.CLOSED
+                await claims.until(waiting)
+                return early
+
+    assert waiting.key not in asyncio.run(play())
+
+
+def test_after_a_pause_a_worker_tries_one_task_at_a_time(fleet: Fleet) -> None:
+    async def play() -> None:
+        state = BreakerState.HALF_OPEN
+        pauses = Pauses(state_of=lambda _: state)
+        async with fleet.connection() as connection:
+
+            def lane(source: str, priority: Priority = Priority.HIGH) -> SourceConsumer:
+                return SourceConsumer(
+                    connection=connection, source=source, priority=priority, cap=1, lease=LEASE
+                )
+
+            paused = lane("paused")
+            assert pauses.admits(paused)
+            pauses.note_request(paused)
+            assert not pauses.admits(paused)
+            assert not pauses.is_paused(paused), "the task that was asked for is handed out"
+            assert pauses.admits(lane("other"))
+            assert pauses.admits(lane("paused", Priority.LOW))
+            state = BreakerState.CLOSED
+            assert pauses.admits(paused)
+
+    asyncio.run(play())

@@ -205,11 +205,17 @@ def test_a_repair_that_cannot_be_enqueued_is_postponed_and_the_others_go_on(flee
             client: str = "",
             admit: Admit | None = None,
             urgency: Urgency = Urgency.NOW,
+            needs_host: bool = True,
         ) -> EnqueueOutcome:
             if archive == first:
                 raise RuntimeError("a fault of ours")
             return await super().enqueue(
-                archive, priority=priority, client=client, admit=admit, urgency=urgency
+                archive,
+                priority=priority,
+                client=client,
+                admit=admit,
+                urgency=urgency,
+                needs_host=needs_host,
             )
 
     async def play() -> None:

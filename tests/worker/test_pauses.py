@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from archiver.errors import ArchiverError, PartOrigin, SourceBusy, SourcePaused, SourceTimeout
 from archiver.model import Archive, Copies
 from archiver.ports.queue import Attempt
-from archiver.tasks import Task, TaskState
+from archiver.tasks import Priority, Task, TaskState
 from archiver.testing import MemoryEngine, MemoryWorkQueue
 from archiver.worker.worker import Worker
 from tests.parts.fleet import HUNG_AFTER_S, POLICY, an_archive, copies_of
@@ -22,7 +22,10 @@ PAUSED = SourcePaused("hgmo is not asked now", retry_after=MINUTE)
 
 
 def attempts(
-    *errors: ArchiverError, paused: Sequence[str] = ("hgmo",), until: TaskState
+    *errors: ArchiverError,
+    paused: Sequence[str] = ("hgmo",),
+    priority: Priority = Priority.HIGH,
+    until: TaskState,
 ) -> tuple[Task, list[tuple[str, float]]]:
     """Have a task end with each of *errors* in turn; return its last state and the waits."""
     left: Iterator[ArchiverError] = iter(errors)
@@ -39,7 +42,7 @@ def attempts(
         worker = Worker(
             build=build, queue=queue, policy=policy, is_paused=lambda source: source in paused
         )
-        await engine.enqueue(archive)
+        await engine.enqueue(archive, priority=priority)
         working = asyncio.create_task(worker.work_until_closed())
         async with asyncio.timeout(HUNG_AFTER_S):
             while True:
@@ -85,3 +88,10 @@ def test_a_task_whose_submodule_is_paused_is_delayed_without_a_failure() -> None
     task, waits = attempts(paused, paused=("lib",), until=TaskState.RETRY)
     assert task.failures == 0
     assert [(event, 30 <= wait_s <= 60) for event, wait_s in waits] == [("task.waiting", True)]
+
+
+def test_a_task_that_is_handed_out_during_a_pause_is_delayed() -> None:
+    """Without a delay, its worker would begin one useless attempt after the other."""
+    task, waits = attempts(PAUSED, priority=Priority.LOW, until=TaskState.RETRY)
+    assert task.failures == 0
+    assert [wait_s >= 30 for _, wait_s in waits] == [True]

@@ -158,19 +158,19 @@ class ConsumerSet:
         return self.get(priority, source)
 
     def choose(
-        self, first: Priority, admits: Callable[[str], bool] = lambda _: True
+        self, first: Priority, admits: Callable[[SourceConsumer], bool] = lambda _: True
     ) -> SourceConsumer | None:
         """Return the next consumer that may have a task and has no open request.
 
-        Its source is one that *admits* accepts. Those of the priority *first* come first, and then
-        the others in order.
+        It is one that *admits* accepts. Those of the priority *first* come first, and then the
+        others in order.
         """
         order = sorted(Priority, key=lambda priority: priority is not first)
         for turns in (self._turns[priority] for priority in order):
             for consumer in turns:
                 if not (consumer.hint and consumer.exists and consumer.request is None):
                     continue
-                if admits(consumer.source):
+                if admits(consumer):
                     turns.remove(consumer)
                     turns.append(consumer)
                     return consumer

@@ -149,7 +149,7 @@ class Dispatcher:
                 first = preferred(self._handed_out)
                 if (consumer := self.consumers.choose(first, self._pauses.admits)) is None:
                     break
-                self._pauses.note_request(consumer.source)
+                self._pauses.note_request(consumer)
                 await self._request(consumer)
 
     async def _request(self, consumer: SourceConsumer) -> None:
@@ -203,7 +203,7 @@ class Dispatcher:
         if consumer.priority is Priority.MIDDLE:
             self._parking.check(consumer.source)
         task_message = TaskMessage(message, connection=self._connection)
-        paused = self._pauses.is_paused(consumer.source)  # since it was asked
+        paused = self._pauses.is_paused(consumer)  # since it was asked
         if not paused and self._has_free_claim and (claim := self._pop_claim()):
             self._handed_out += 1
             claim.set_result(task_message)

@@ -107,12 +107,11 @@ class Lanes:
             return None
         return replace(middle, waiting=middle.waiting + sum(loads[each].waiting for each in before))
 
-    def defer(self, source: str) -> str:
-        """Return DEFERRED, the place for the next task that has time."""
+    def note_deferred(self, source: str) -> None:
+        """Count a deferred task that is about to be created."""
         loads = self._loads.get(source)
         if loads and (load := loads.get(DEFERRED)):
             load.created += 1
-        return DEFERRED
 
     async def choose(self, source: str, *, open_tasks: int) -> str:
         """Return the lane for the next task of a client with so many *open_tasks*, or PARKED."""

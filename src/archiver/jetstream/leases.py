@@ -41,6 +41,7 @@ class JetStreamLease:
         self.archive = archive
         self.phase = Phase.CONNECTING
         self.announced = order.announced
+        self.priority = message.priority
         self.attempt, self.failures, self.vanished = 1, 0, 0
         self.outages = OutageHistory()
         self._connection = connection

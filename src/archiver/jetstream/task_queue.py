@@ -132,6 +132,7 @@ class JetStreamTaskQueue:
         client: str = "",
         admit: Admit | None = None,
         urgency: Urgency = Urgency.NOW,
+        needs_host: bool = True,
     ) -> EnqueueOutcome:
         outcome = EnqueueOutcome.JOINED
         order = Order(
@@ -148,9 +149,11 @@ class JetStreamTaskQueue:
             if queued := await self._queued(archive):
                 return queued.subject
             if client:
-                outcome, subject = await self._create_for(order, archive, admit, deferred=deferred)
+                lane = DEFERRED if deferred else None if needs_host else Priority.LOW
+                outcome, subject = await self._create_for(order, archive, admit, lane)
             else:
-                outcome, subject = await self._publish(archive, priority, order)
+                lane = priority if needs_host else Priority.LOW
+                outcome, subject = await self._publish(archive, lane, order)
             return subject
 
         leads = archive.key_hash not in self._enqueuing
@@ -168,20 +171,23 @@ class JetStreamTaskQueue:
         return outcome
 
     async def _create_for(
-        self, order: Order, archive: Archive, admit: Admit | None, *, deferred: bool
+        self, order: Order, archive: Archive, admit: Admit | None, lane: str | None
     ) -> tuple[EnqueueOutcome, TaskSubject]:
-        """Create a task of a client, one at a time, so that its open tasks are counted exactly."""
+        """Create a task of a client, one at a time, so that its open tasks are counted exactly.
+
+        Without a *lane*, it gets that of the next task of such a client.
+        """
         token = client_token(order.client)
         async with self._turns.of(token):
             open_tasks = await self._open_tasks(token)
             if admit:
                 waiting = await self._lanes.waiting(archive.source)
                 await admit(Standing(open_tasks=open_tasks, waiting=waiting))
-            if deferred:
-                priority = self._lanes.defer(archive.source)
-            else:
-                priority = await self._lanes.choose(archive.source, open_tasks=open_tasks)
-            return await self._publish(archive, priority, order)
+            if lane is None:
+                lane = await self._lanes.choose(archive.source, open_tasks=open_tasks)
+            elif lane == DEFERRED:
+                self._lanes.note_deferred(archive.source)
+            return await self._publish(archive, lane, order)
 
     async def _open_tasks(self, token: str) -> int:
         count = self._many.get(token)

@@ -42,6 +42,7 @@ class TaskQueue(Protocol):
         client: str = "",
         admit: Admit | None = None,
         urgency: Urgency = Urgency.NOW,
+        needs_host: bool = True,
     ) -> EnqueueOutcome:
         """Create the archive's task, or join its waiting or running task.
 
@@ -56,6 +57,9 @@ class TaskQueue(Protocol):
         A task without *urgency* is deferred: it waits while other tasks wait for its source, or
         use half of what may run there. If a client causes it with urgency, it becomes an open task
         of that client, in the place of a new one.
+
+        A task that does not need its host, because a stored archive will do, has low priority, and
+        does not wait for the end of a pause of the source.
 
         Raises:
             EngineUnavailable: No task is known to have been created.
@@ -137,8 +141,8 @@ class Lease(Attempt, Protocol):
 
     ``attempt`` counts runs of the task from 1, ``failures`` runs that ended in an error, and
     ``vanished`` the workers whose lease ran out. ``phase`` is the last reported phase. An
-    ``announced`` archive is of a changeset that the host has pushed to Archiver. ``is_open`` is
-    true until the end of the attempt is recorded.
+    ``announced`` archive is of a changeset that the host has pushed to Archiver. A task of low
+    ``priority`` needs no host. ``is_open`` is true until the end of the attempt is recorded.
 
     After the lease has run out, another worker may claim the task. From then on every method but
     ``report`` raises LeaseLost.
@@ -146,6 +150,7 @@ class Lease(Attempt, Protocol):
 
     archive: Archive
     announced: bool
+    priority: Priority
     attempt: int
     failures: int
     vanished: int

@@ -93,6 +93,7 @@ class MemoryEngine:
         client: str = "",
         admit: Admit | None = None,
         urgency: Urgency = Urgency.NOW,
+        needs_host: bool = True,
     ) -> EnqueueOutcome:
         self.raise_if_down()
         known = self.tasks.get(archive.key)
@@ -107,6 +108,8 @@ class MemoryEngine:
             if admit:
                 await admit(standing)
             priority = _lane(standing)
+        if not needs_host:
+            priority = Priority.LOW
         now = datetime.now(UTC)
         self.tasks[archive.key] = Task(
             archive=archive,
@@ -252,6 +255,9 @@ class MemoryEngine:
             started_at=datetime.now(UTC),
         )
         return FakeAttempt(archive=task.archive, on_report=self._change_progress)
+
+    def priority(self, archive: Archive) -> Priority:
+        return self._priorities[archive.key]
 
     def _queue_of(self, archive: Archive) -> list[str]:
         is_new = self.tasks[archive.key].state is TaskState.PENDING

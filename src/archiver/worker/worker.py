@@ -23,6 +23,7 @@ from archiver.errors import (
 from archiver.model import Archive, Copies
 from archiver.ports.queue import Attempt, Lease, WorkQueue
 from archiver.runtime.tasks import cancel_and_wait, concurrently
+from archiver.tasks import Priority
 from archiver.telemetry import METRICS, describe, log
 from archiver.worker import back_off
 from archiver.worker.activity import Activity
@@ -215,8 +216,12 @@ class Worker:
         line.write("retried", error, wait_s=round(after.total_seconds(), 3))
 
     def _delay(self, lease: Lease, delay: timedelta) -> timedelta:
-        """Return *delay*, or none if the source is paused: a delayed task keeps its seat."""
-        return timedelta(0) if self._is_paused(lease.archive.source) else delay
+        """Return *delay*, or none if the source is paused: a delayed task keeps its seat.
+
+        A task of low priority would be handed out again at once.
+        """
+        waits = lease.priority is not Priority.LOW and self._is_paused(lease.archive.source)
+        return timedelta(0) if waits else delay
 
     async def _wait_for_host(self, lease: Lease, error: SourcePaused, line: _AttemptLog) -> None:
         """Have the task wait for the end of a pause, in which no host was asked for it."""
