@@ -48,11 +48,9 @@ class Report:
         yield from _table(("cause of another fetch", "fetches"), counts.causes.most_common())
         yield from _table(("code of a FAILURE", "clients"), counts.failures.most_common())
         yield from _table(("kinds", "faults", "without a target"), self._groups())
-        yield ""
         if not counts.findings:
-            yield "No law was broken."
-        for finding in counts.findings:
-            yield f"- law {finding.law}, faults {finding.faults}: {finding.text}"
+            yield from ("", "No law was broken.")
+        yield from _table(("law broken", "faults of the round", "how"), self._findings())
 
     def _numbers(self) -> Iterator[tuple[str, object]]:
         counts = self.counts
@@ -74,6 +72,10 @@ class Report:
         yield "seconds to settle, longest", f"{max(counts.settle_s):.1f}"
         yield "largest worker at the start, MB", f"{counts.memory_mb[0]:.0f}"
         yield "largest worker at the end, MB", f"{counts.memory_mb[-1]:.0f}"
+
+    def _findings(self) -> Iterator[tuple[object, ...]]:
+        for each in self.counts.findings:
+            yield each.law, ", ".join(map(str, each.faults)), each.text
 
     def _groups(self) -> Iterator[tuple[str, int, int]]:
         """Yield the faults of the kinds whose names begin with the same word."""

@@ -40,5 +40,5 @@ def test_what_was_found_is_on_the_page() -> None:
 
     lines = list(_report(counts).lines())
 
-    assert "- law 4, faults (11, 12): a task was lost" in lines
+    assert "| 4 | 11, 12 | a task was lost |" in lines
     assert "No law was broken." not in lines
