@@ -50,6 +50,21 @@ async def fill(mirrors: Mirrors, repo: str, pack: bytes, *nodes: str) -> Store:
         return mirror.store
 
 
+def test_a_mirror_whose_files_cannot_be_read_is_no_bug(mirrors: Mirrors) -> None:
+    """Found by the fault campaign: files-short. A folder stands for a file that is not opened."""
+
+    async def scenario() -> None:
+        async with mirrors.use("src", "a/b", 40) as mirror:
+            folder = mirror.store.folder
+        (folder / "first-size").unlink(missing_ok=True)
+        (folder / "first-size").mkdir()
+        with pytest.raises(NoRoom):
+            async with mirrors.use("src", "a/b", 40):
+                raise AssertionError
+
+    asyncio.run(scenario())
+
+
 WORKER = """if True:
     import asyncio, sys
     from pathlib import Path

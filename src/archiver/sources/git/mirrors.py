@@ -63,13 +63,14 @@ class Mirrors:
         identity = Identity(source=source, repo=repo, digits=digits)
         store, lock = await self._open(identity)
         try:
-            mirror = Mirror(
-                identity=identity,
-                store=store,
-                git=self._git,
-                use_lock=lock,
-                make_room=self.make_room,
-            )
+            with storing():
+                mirror = Mirror(
+                    identity=identity,
+                    store=store,
+                    git=self._git,
+                    use_lock=lock,
+                    make_room=self.make_room,
+                )
             with self._repairing(mirror), self._counting(mirror), mirror.translating():
                 yield mirror
             await self._maintain(mirror)
