@@ -198,7 +198,13 @@ def _privacy(after: Aftermath) -> Iterator[Breach]:
 
 
 def _fairness(after: Aftermath) -> Iterator[Breach]:
-    """Law 11: a light client waits for few archives of a heavy one."""
+    """Law 11: a light client waits for few archives of a heavy one.
+
+    Not after the engine has lost its data: until a task is restored, a lease later, it is in no
+    queue, and the tasks that a flood creates meanwhile come first.
+    """
+    if any(fault.kind == "engine-wiped" for fault in after.faults):
+        return
     fetches = after.fetches()
     for visit, names in after.now.floods:
         own = fetches.get(visit.name)
