@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -11,14 +11,11 @@ from archiver.building.builder import Builder, replicate
 from archiver.errors import (
     EngineUnavailable,
     InvalidRequest,
-    PartOrigin,
-    SourceError,
     StorageUnavailable,
-    TaskFailed,
     UnknownSource,
 )
 from archiver.health import Health, check_service, check_worker
-from archiver.limiter import Admission, Limiter
+from archiver.limiter import Limiter
 from archiver.locality.region_choice import RegionChoice
 from archiver.model import (
     Absent,
@@ -37,10 +34,11 @@ from archiver.ports.queue import Attempt, Fleet, RepairList, TaskQueue
 from archiver.ports.source import Source
 from archiver.ports.storage import Storage
 from archiver.purge import Purger
-from archiver.resolver import Resolution, Resolver
+from archiver.resolver import Resolver
 from archiver.runtime.notifications import Notifications, Subscribers
 from archiver.status import StatusReporter
-from archiver.tasks import Failure, Phase, Urgency
+from archiver.task_creator import Found, TaskCreator
+from archiver.tasks import Phase, Urgency
 from archiver.tree_proof import MayRead
 
 EXPECT_PATIENCE = timedelta(milliseconds=30)
@@ -86,6 +84,7 @@ class Archiver:
         self._limiter = limiter
         self._builder = Builder(storage=storage, index=index, verify=verify, converter=converter)
         self._resolver = Resolver(index=index, storage=storage)
+        self._creator = TaskCreator(queue=queue, resolver=self._resolver, builder=self._builder)
         self._region_choice = RegionChoice(regions=storage.regions, nearest=nearest, avoids=avoids)
         self.pins = Pins(storage=storage)
         self.status = StatusReporter(
@@ -141,7 +140,7 @@ class Archiver:
             return replace(ready, good_until=found.resolution.good_until)
         if not create:
             return Absent(archive=found.archive)
-        return await self._create(found, may_read, client)
+        return await self._creator.create(found, may_read, client)
 
     async def prewarm(
         self, request: ArchiveRequest, *, may_read: MayRead, client: str, limited: bool = True
@@ -153,7 +152,7 @@ class Archiver:
         found = await self._find(request, client=client, limited=limited, share=True)
         if found.copies and not found.hidden(may_read):
             return Stored(archive=found.archive)
-        return await self._create(found, may_read, client, Urgency.LATER)
+        return await self._creator.create(found, may_read, client, Urgency.LATER)
 
     async def expect(self, archive: Archive, *, client: str) -> Stored | Pending:
         """Return as ``prewarm``, for an archive of a changeset that the host has just announced.
@@ -232,7 +231,7 @@ class Archiver:
 
     async def _find(
         self, request: ArchiveRequest, *, client: str, limited: bool, share: bool
-    ) -> "_Found":
+    ) -> Found:
         source = self.source(request.source)
         _require_makes(source, request)
         admission = self._limiter.admission(client, source.name, limited=limited)
@@ -240,65 +239,13 @@ class Archiver:
             source, request.repo, request.rev, client=client, admit=admission.lookup, share=share
         )
         archive = request.archive_at(resolution.node)
-        return _Found(
+        return Found(
             source=source,
             admission=admission,
             resolution=resolution,
             archive=archive,
             copies=await self._index.copies(archive),
         )
-
-    async def _create(
-        self, found: "_Found", may_read: MayRead, client: str, urgency: Urgency = Urgency.NOW
-    ) -> Pending:
-        """Create or join the task of an archive that is missing for this client."""
-        archive, admission, hidden = found.archive, found.admission, found.hidden(may_read)
-        at_host = await self._is_at_host(found.source, archive, admission, may_read)
-        failure = Failure.refusal(hidden) if hidden else await self._failure(archive, may_read)
-        if failure:
-            raise TaskFailed(failure.message, code=failure.code)
-        admit = admission.task if urgency is Urgency.NOW else admission.deferred_task
-        outcome = await self._queue.enqueue(
-            archive, client=client, admit=admit, urgency=urgency, needs_host=at_host
-        )
-        return Pending(archive=archive, outcome=outcome)
-
-    async def _is_at_host(
-        self, source: Source, archive: Archive, admission: Admission, may_read: MayRead
-    ) -> bool:
-        """Return whether the host has the archive; if not, a stored one of the same tree will do.
-
-        A stored archive that the client may not read does not count. Raises an error if no task
-        can succeed now.
-        """
-        try:
-            await self._resolver.require_known(
-                source,
-                archive.repo,
-                archive.node,
-                client=admission.client,
-                admit=admission.lookup,
-            )
-        except SourceError:
-            relatives = await self._builder.find_relatives(source, archive)
-            if all(copies.manifest.first_hidden(may_read) for _, copies in relatives):
-                raise
-            return False
-        return True
-
-    async def _failure(self, archive: Archive, may_read: MayRead) -> Failure | None:
-        """Return the reason, as the client may know it, for which a task failed recently.
-
-        If the task goes on after an error in a part that is hidden from the client, it has failed
-        for good for this client. Raises EngineUnavailable.
-        """
-        if failure := self._queue.recent_failure(archive):
-            return failure.as_seen_by(may_read)
-        task = await self._queue.task(archive) if archive.submodules else None
-        if task is None or task.error is None or task.state.terminal:
-            return None
-        hidden = task.error.first_hidden(may_read)
-        return Failure.refusal(hidden) if hidden else None
 
     async def _hit(
         self,
@@ -323,21 +270,6 @@ class Archiver:
             requested_region=preferred or own,
             url=self._storage.presign(copies, region, method=method),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """What is known of a requested archive before a task is created."""
-
-    source: Source
-    admission: Admission
-    resolution: Resolution
-    archive: Archive
-    copies: Copies | None
-
-    def hidden(self, may_read: MayRead) -> PartOrigin | None:
-        """Return the first part of a stored archive that a client may not read, if any."""
-        return self.copies.manifest.first_hidden(may_read) if self.copies else None
 
 
 def _require_makes(source: Source, wanted: ArchiveRequest | Archive) -> None:
