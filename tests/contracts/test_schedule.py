@@ -54,6 +54,19 @@ def test_one_of_many_processes_takes_the_turn(open_schedule: OpenSchedule) -> No
     play(open_schedule, scenario)
 
 
+def test_the_time_at_which_work_is_due_is_known_once_it_was_done(
+    open_schedule: OpenSchedule,
+) -> None:
+    async def scenario(schedule: Schedule) -> None:
+        assert await schedule.next_due("dust") is None
+        turn = await schedule.begin("dust", until=later())
+        assert turn
+        assert await schedule.postpone(turn, until=(due_at := later()))
+        assert await schedule.next_due("dust") == due_at
+
+    play(open_schedule, scenario)
+
+
 def test_work_is_due_again_at_the_time_to_which_it_was_postponed(
     open_schedule: OpenSchedule,
 ) -> None:

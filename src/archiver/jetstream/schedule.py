@@ -20,6 +20,13 @@ class JetStreamSchedule:
     def __init__(self, *, connection: Connection) -> None:
         self._kv = connection.kv
 
+    async def next_due(self, work: str) -> datetime | None:
+        entry = await self._kv.get_or_marker(STATES, work)
+        if not entry or not entry.value or is_newer("due", entry.value):
+            return None
+        record = decode_due(entry.value)
+        return record.due_at if record else None
+
     async def begin(self, work: str, *, until: datetime) -> Turn | None:
         entry = await self._kv.get_or_marker(STATES, work)
         value = entry.value if entry else b""

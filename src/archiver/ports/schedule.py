@@ -19,6 +19,9 @@ class Schedule(Protocol):
     Every method raises EngineUnavailable if its effect is not certain.
     """
 
+    async def next_due(self, work: str) -> datetime | None:
+        """Return when the work is due next; None if it was never done, or if that is unknown."""
+
     async def begin(self, work: str, *, until: datetime) -> Turn | None:
         """Take the turn at *work* if it is due; None if it is not, or if another process was first.
 

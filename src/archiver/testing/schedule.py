@@ -17,6 +17,10 @@ class MemorySchedule:
         self.due_at: dict[str, datetime] = {}
         self._revisions: dict[str, int] = {}
 
+    async def next_due(self, work: str) -> datetime | None:
+        self._raise_if_down()
+        return self.due_at.get(work)
+
     async def begin(self, work: str, *, until: datetime) -> Turn | None:
         self._raise_if_down()
         now = datetime.now(UTC)

@@ -16,7 +16,9 @@ TURN = timedelta(minutes=10)
 """How long a process that has died keeps its turn."""
 
 POLL_MAX = timedelta(minutes=10)
-"""How often each process looks whether the work is due."""
+"""How often each process looks at least whether the work is due: another may have done it."""
+
+LOOK_MIN = timedelta(seconds=1)
 
 RETRY = timedelta(hours=1)
 """When work that failed is due again, unless it is done more frequently."""
@@ -51,13 +53,25 @@ class Periodic:
     async def keep_running(self, run: Callable[[], Coroutine[Any, Any, Report]]) -> None:
         """Call *run* whenever the work is due, until cancelled."""
         while True:
-            await asyncio.sleep(_jittered(min(POLL_MAX, self._interval)).total_seconds())
             try:
+                await asyncio.sleep((await self._pause()).total_seconds())
                 await self.run_if_due(run)
             except EngineUnavailable as exc:
                 log.debug("turn.unknown", work=self._work, code=exc.code)
+                await asyncio.sleep(self._look_every().total_seconds())
             except Exception:  # noqa: BLE001 - the next time, it may succeed
                 log.exception("turn.broken", work=self._work)
+                await asyncio.sleep(self._look_every().total_seconds())
+
+    async def _pause(self) -> timedelta:
+        """Return how long to wait before the next look whether the work is due."""
+        due_at, longest = await self._schedule.next_due(self._work), self._look_every()
+        if due_at is None:
+            return longest
+        return min(longest, max(LOOK_MIN, due_at - datetime.now(UTC)))
+
+    def _look_every(self) -> timedelta:
+        return _jittered(min(POLL_MAX, self._interval))
 
     async def run_if_due(self, run: Callable[[], Coroutine[Any, Any, R]]) -> R | None:
         """Return the report of *run*, or None if the work is not due.
