@@ -1,10 +1,7 @@
 """How soon after a push is its archive in two regions? Linux, with a warm mirror."""
 
-import hashlib
-import hmac
 import json
 import time
-from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,6 +13,7 @@ from benchmarks.lab import Installation, Lab, next_run
 from benchmarks.programs import need
 from benchmarks.race import Row, Table, race
 from benchmarks.topics.git import AWAY, HERE, LINUX, QUICK_LINUX, WAIT_S
+from tests.parts.webhooks import signed
 from tests.system.client import fetch, poll, stored
 from tests.system.stack import REGIONS
 
@@ -80,7 +78,7 @@ class _Pusher:
         """Return the seconds from the delivery for the next commit to the end of its task."""
         node, public = self._next(), self.archiver.stack.public
         body = json.dumps({"repo": self.repo, "branch": "main", "node": node}).encode()
-        headers = _signed(body)
+        headers = signed(body, secret=SECRET)
         started = time.monotonic()
         answer = fetch(f"{public}/hooks/bench", method="POST", headers=headers, body=body)
         self.milliseconds[ANSWER].append(1000 * (time.monotonic() - started))
@@ -116,15 +114,3 @@ def _pusher(
     }
     with lab.installation(server, settings) as archiver:
         yield _Pusher(archiver=archiver, linux=linux, repo=server.new_repo())
-
-
-def _signed(body: bytes) -> dict[str, str]:
-    sent_at = str(int(time.time()))
-    signed = b".".join([b"id", sent_at.encode(), body])
-    digest = hmac.new(SECRET.encode(), signed, hashlib.sha256).digest()
-    return {
-        "Content-Type": "application/json",
-        "Webhook-Id": "id",
-        "Webhook-Timestamp": sent_at,
-        "Webhook-Signature": f"v1,{b64encode(digest).decode()}",
-    }

@@ -31,7 +31,10 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--report", type=Path, help="page to write the counts into")
     parser.add_argument("--keep", type=Path, help="folder for logs that are kept")
     parser.add_argument("--list", action="store_true", help="print the kinds, and end")
-    return parser.parse_args(words)
+    arguments = parser.parse_args(words)
+    if unknown := {*filter(None, arguments.kinds.split(","))} - {*all_kinds()}:
+        parser.error(f"unknown kinds: {', '.join(sorted(unknown))}; --list prints all")
+    return arguments
 
 
 def planned(arguments: argparse.Namespace, kinds: dict[str, Kind]) -> list[Fault]:

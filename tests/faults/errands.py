@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tests.faults.fleet import Fleet
 from tests.faults.host import Offer, sound_case
-from tests.faults.visits import Visit
+from tests.faults.visits import How, Visit
 from tests.parts.fault_cases import Case, node_of
 
 LARGE_BYTES = 7 << 20
@@ -58,7 +58,7 @@ class Round:
         *,
         source: str = "hgmo",
         suffix: str = "tar.gz",
-        how: str = "poll",
+        how: How = "poll",
         expected: str | None = None,
         token: str = "",
         method: str = "GET",
@@ -146,6 +146,19 @@ def _hidden(now: Round) -> Iterator[Visit]:
         yield visit
 
 
+def _announced(now: Round) -> Iterator[Visit]:
+    name = now.fresh("announced")
+    yield now.visit(name, how="announce", expected=now.sha256(name))
+
+
+def _batch(now: Round) -> Iterator[Visit]:
+    """Another client requests one of the archives, which has no urgency until then."""
+    names = [now.fresh("batch") for _ in range(2)]
+    for name in names:
+        yield now.visit(name, how="batch", expected=now.sha256(name))
+    yield now.visit(names[0], expected=now.sha256(names[0]))
+
+
 def _flood(now: Round) -> Iterator[Visit]:
     address = now.address()
     names = [now.fresh("heavy") for _ in range(FLOOD)]
@@ -193,6 +206,8 @@ ERRANDS: Mapping[str, Errand] = {
     "large": _large,
     "head": _head,
     "hidden": _hidden,
+    "announced": _announced,
+    "batch": _batch,
     "flood": _flood,
     "faulty": _faulty,
 }
@@ -200,8 +215,11 @@ ERRANDS: Mapping[str, Errand] = {
 ALWAYS = ("plain", "waiting", "faulty")
 """Errands of every round; of the others, each round has some."""
 
-SOMETIMES = ("file", "crowd", "named", "conversion", "git", "large", "head", "hidden")
-EACH_ROUND = 3
+SOMETIMES = (
+    *("file", "crowd", "named", "conversion", "git", "large", "head", "hidden"),
+    *("announced", "batch"),
+)
+EACH_ROUND = 4
 FLOOD_EVERY = 5
 
 

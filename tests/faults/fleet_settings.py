@@ -23,6 +23,9 @@ CONCURRENCY = 4
 HOST_NAME = "vcs.faults.test"
 """The host's name, which only ``resolver/sitecustomize.py`` can resolve."""
 
+BRANCH = "default"
+"""Each push to it is built before a client asks."""
+
 SOURCES = ("hgmo", "named", "zips", "hidden")
 """The sources of the hgweb-like host. ``named`` knows it by name, ``zips`` fetches only zips, and
 ``hidden`` is private."""
@@ -56,6 +59,12 @@ def settings_of(
         "ENGINE__ARCHIVES": "100000",
         "REGIONS": json.dumps(regions),
         "TOKENS__CAMPAIGN__HASH": token_hash,
+        "PREWARM__DEFAULT__SOURCE": "hgmo",
+        "PREWARM__DEFAULT__REPOS": '["*"]',
+        "PREWARM__DEFAULT__BRANCHES": f'["{BRANCH}"]',
+        "HOOKS__FAULTS__KIND": "standard",
+        "HOOKS__FAULTS__SOURCE": "hgmo",
+        "HOOKS__FAULTS__SECRET": token,
         "SOURCES__LAB__KIND": "git",
         "SOURCES__LAB__URL_TEMPLATE": git_host,
         "SOURCES__NAMED__ALLOW_PRIVATE_ADDRESSES": "true",

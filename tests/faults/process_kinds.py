@@ -2,16 +2,19 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tests.faults.fleet import WEBS, WORKERS
 from tests.faults.fleet_settings import LEASE_S
 from tests.faults.kinds import NOTHING, Catalogue, Kind, Scene
 from tests.faults.moments import RANDOM
 from tests.faults.programs import Program, send
-from tests.parts.process import descendants
+from tests.parts.process import descendants, wait_until
 from tests.parts.stopping_git import state
 
 BUILD_POINTS = (
@@ -23,6 +26,7 @@ BUILD_POINTS = (
 PAST_LEASE_S = (LEASE_S + 0.5, LEASE_S + 2.5)
 
 CHILD_WAIT_S = 8.0
+DRAIN_S = 15.0
 
 Find = Callable[[Scene], int]
 """Returns a process to strike, or 0 as long as there is none."""
@@ -54,6 +58,21 @@ def _stop_worker(scene: Scene) -> Iterator[str]:
 def _worker(scene: Scene) -> Program:
     """Return the worker that is at the moment, else one by chance."""
     return scene.fleet.worker_at(scene.moment.peer, scene.number)
+
+
+@contextmanager
+def _drain_worker(scene: Scene) -> Iterator[str]:
+    """Have a worker finish what it has, as an upgrade does: nothing of it is fetched again."""
+    worker = _worker(scene)
+    name = f"{socket.gethostname()}:{worker.pid}"
+    command = [sys.executable, "-m", "archiver", "drain", name, "--no-wait", "--quiet"]
+    env = {**os.environ, **scene.fleet.env}
+    drained = subprocess.run(command, env=env, capture_output=True, check=False)
+    yield worker.name if drained.returncode == 0 else NOTHING
+    with suppress(AssertionError):
+        wait_until(lambda: not worker.is_running, timeout_s=DRAIN_S)
+    worker.terminate()
+    worker.up()
 
 
 @contextmanager
@@ -153,6 +172,15 @@ for _kind in (
         targets=_WORKERS,
         moments=BUILD_POINTS,
         needs=("large",),
+    ),
+    Kind(
+        name="worker-drained",
+        part="worker",
+        begin=_drain_worker,
+        targets=_WORKERS,
+        moments=BUILD_POINTS,
+        needs=("large", "announced"),
+        excuses=False,
     ),
     Kind(
         name="workers-killed",

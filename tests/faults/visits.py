@@ -8,10 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from tests.faults.fleet import Fleet
+from tests.faults.orders import announcement, batch, task
 from tests.system.client import Answer, fetch
 
 ANSWER_S = 5.0
@@ -22,6 +23,7 @@ PAUSE_S = 0.15
 AWAY = (OSError, http.client.HTTPException)
 BUSY = frozenset({429, 500, 502, 503, 504})
 
+PREWARMED = frozenset({"announce", "batch"})
 ENDED = frozenset({"SUCCESS", "FAILURE"})
 
 
@@ -32,6 +34,11 @@ class Link:
     url: str
     sha256: str
     size: int
+
+
+How: TypeAlias = Literal["poll", "wait", "file", "announce", "batch"]
+"""How a client gets an archive. With the last two, it has it built first, without urgency: as a
+host that announces a push, or as one of a batch."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,7 +52,7 @@ class Visit:
 
     path: str
     address: str
-    how: str = "poll"
+    how: How = "poll"
     method: str = "GET"
     token: str = ""
     expected: str | None = None
@@ -92,12 +99,27 @@ class Visitor:
         path = visit.path
         if visit.how == "wait":
             path += f"{'&' if '?' in path else '?'}wait={HOLD_S}"
+        if visit.how in PREWARMED:
+            self._prewarm()
         while path and not self._over.is_set():
             answer = self._ask(path, visit.method)
             if answer is None:
                 self._over.wait(PAUSE_S)
             else:
                 path = self._react(answer, path)
+
+    def _prewarm(self) -> None:
+        """Have the archive built, and poll its task until it has ended."""
+        visit, secret = self._visit, self._fleet.token
+        announces = visit.how == "announce"
+        order = announcement(visit.path, secret=secret) if announces else batch(visit.path)
+        while not self._over.is_set():
+            answer = self._ask(order.path, "POST", order.headers, order.body)
+            if answer and (name := task(answer)):
+                self._accept()
+                self._poll(f"/archiver/status/{name}")
+                return
+            self._over.wait(PAUSE_S)
 
     def _react(self, answer: Answer, path: str) -> str:
         """Return the path to ask for next; empty at the end of the visit."""
@@ -128,7 +150,9 @@ class Visitor:
 
     def _is_final(self, code: str) -> bool:
         """Return whether *code* is the end of a task that this client has waited for."""
-        own = code.startswith(("engine", "storage", "not_ready", "too_many", "limit"))
+        own = code.startswith(
+            ("engine", "storage", "not_ready", "too_many", "limit", "source_paused")
+        )
         return self._visit.was_accepted and not own
 
     def _accept(self) -> None:
@@ -153,13 +177,20 @@ class Visitor:
             self._over.wait(PAUSE_S)
         return None
 
-    def _ask(self, path: str, method: str) -> Answer | None:
+    def _ask(
+        self,
+        path: str,
+        method: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer | None:
         """Return the answer of one of the web processes, or None if it sends none."""
         try:
             return fetch(
                 f"{self._random.choice(self._fleet.bases)}{path}",
                 method=method,
-                headers=self._headers(),
+                headers={**self._headers(), **(headers or {})},
+                body=body,
                 timeout_s=ANSWER_S + (HOLD_S if "wait=" in path else 0),
             )
         except AWAY:

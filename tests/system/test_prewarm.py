@@ -1,12 +1,8 @@
 """Archives that are built before a client requests them, by the running program."""
 
-import hashlib
-import hmac
 import json
 import subprocess
 import sys
-import time
-from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +11,7 @@ import pytest
 from tests import git_repositories
 from tests.git_repositories import GitRepository
 from tests.parts.git_host import REPO, GitHost, serving_git
+from tests.parts.webhooks import signed
 from tests.system.client import Answer, fetch, poll, stored
 from tests.system.stack import REGIONS, Stack, servers
 
@@ -39,15 +36,7 @@ class Lab:
 
     def announce(self, node: str, *, branch: str = "main", secret: str = SECRET) -> Answer:
         body = json.dumps({"repo": REPO, "branch": branch, "node": node}).encode()
-        sent_at = str(int(time.time()))
-        signed = f"id.{sent_at}.".encode() + body
-        digest = hmac.new(secret.encode(), signed, hashlib.sha256).digest()
-        headers = {
-            "Content-Type": "application/json",
-            "Webhook-Id": "id",
-            "Webhook-Timestamp": sent_at,
-            "Webhook-Signature": f"v1,{b64encode(digest).decode()}",
-        }
+        headers = signed(body, secret=secret)
         return fetch(f"{self.stack.public}/hooks/lab", method="POST", headers=headers, body=body)
 
     def url(self, node: str, query: str = "") -> str:
