@@ -395,3 +395,15 @@ def test_a_fetch_beside_a_task_counts_for_the_source_of_its_seat() -> None:
                 raise AssertionError
 
     play(scenario)
+
+
+def test_the_metric_shows_a_pause_at_once() -> None:
+    async def scenario(stand: Stand) -> None:
+        gauge = METRICS.breaker_state.labels(kind="source", name="hgmo")
+        await stand.pause()
+        assert gauge._value.get() == BreakerState.OPEN  # noqa: SLF001 - there is no other way
+        stand.wait(10)
+        await stand.use()
+        assert gauge._value.get() == BreakerState.CLOSED  # noqa: SLF001
+
+    play(scenario)

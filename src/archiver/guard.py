@@ -218,12 +218,17 @@ class Guard:
     async def keep_measuring(self) -> None:
         """Keep the metric up to date until cancelled: a pause ends without an event."""
         while True:
-            for kind, name in self._policies:
-                state = self._breakers.known(BreakerName(kind, name)).state(self._now())
-                METRICS.breaker_state.labels(kind=kind, name=name).set(state)
+            for name in self._policies:
+                self._measure(name)
             await asyncio.sleep(MEASURE_EVERY.total_seconds())
 
+    def _measure(self, name: BreakerName) -> None:
+        state = self._breakers.known(name).state(self._now())
+        METRICS.breaker_state.labels(kind=name.kind, name=name.name).set(state)
+
     def _on_change(self, name: BreakerName) -> None:
+        if name in self._policies:
+            self._measure(name)
         not_closed = frozenset(self.not_closed())
         if not_closed != self._not_closed:
             self._not_closed = not_closed
