@@ -163,3 +163,17 @@ def test_a_client_is_logged_once_a_minute() -> None:
                 refusal(limiter.count_lookup, client)
     logged = [(line["event"], line["client"], line["code"]) for line in lines]
     assert logged == [("limit.reached", each, "too_many_lookups") for each in ("a", "b")]
+
+
+def test_a_queue_that_batches_of_clients_have_filled_has_room_for_hooks_and_polls() -> None:
+    limiter = Limiter(limits=LIMITS, counters=MemoryEngine())
+    batch = limiter.admission("prewarm:a", "hgmo", limited=True)
+    hook = limiter.admission("hook:b", "hgmo", limited=False)
+
+    def waiting(count: int) -> Standing:
+        return Standing(open_tasks=0, waiting=count)
+
+    assert refusal(batch.deferred_task, waiting(4)) is None
+    assert isinstance(refusal(batch.deferred_task, waiting(5)), QueueFull)
+    assert refusal(hook.deferred_task, waiting(9)) is None
+    assert isinstance(refusal(hook.deferred_task, waiting(10)), QueueFull)

@@ -26,6 +26,9 @@ OPEN_TASKS_RETRY = timedelta(seconds=5)
 DEFERRED_SHARE = 2
 """Tasks without urgency are refused if one in so many places of a queue is taken, by any tasks."""
 
+LIMITED_DEFERRED_SHARE = 4
+"""Those of limited clients, so that a batch of theirs leaves room for hooks and polls."""
+
 QUEUE_RETRY = timedelta(seconds=30)
 
 LIGHT_SHARE = 10
@@ -76,7 +79,7 @@ class Admission:
 
     async def deferred_task(self, standing: Standing) -> None:
         """Raises QueueFull, or TooManyTasks."""
-        self.limiter.require_room_for_deferred(self.source, standing)
+        self.limiter.require_room_for_deferred(self.source, standing, limited=self.limited)
         if self.limited:
             self.limiter.require_few_deferred(self.client, standing)
 
@@ -137,11 +140,12 @@ class Limiter:
             kept = 0 if standing.open_tasks < LIGHT_MAX else limit // LIGHT_SHARE
             self._require_fewer(limit - kept, source, standing, limit)
 
-    def require_room_for_deferred(self, source: str, standing: Standing) -> None:
+    def require_room_for_deferred(self, source: str, standing: Standing, *, limited: bool) -> None:
         """Return if the queue of *source* has room for a task without urgency. Raises QueueFull."""
         limit = self._limits.queue_max.get(source)
         if limit is not None:
-            self._require_fewer(limit // DEFERRED_SHARE, source, standing, limit)
+            share = LIMITED_DEFERRED_SHARE if limited else DEFERRED_SHARE
+            self._require_fewer(limit // share, source, standing, limit)
 
     def _require_fewer(self, most: int, source: str, standing: Standing, limit: int) -> None:
         if standing.waiting >= most:

@@ -1,10 +1,12 @@
 """Work in threads keeps its order, its errors and its end."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
@@ -152,3 +154,29 @@ def test_work_submitted_during_a_failure_does_not_run() -> None:
             beside.join()
 
     assert not done
+
+
+class Body(bytearray):
+    """Something that occupies memory, and can be referred to weakly."""
+
+
+@pytest.mark.parametrize("fails", (False, True))
+def test_what_a_thread_has_used_is_released_without_the_garbage_collector(*, fails: bool) -> None:
+    """The web process collects rarely: a body that each refused request left would fill memory."""
+
+    def use(body: Body) -> int:
+        if fails:
+            raise ValueError
+        return len(body)
+
+    async def handle() -> "weakref.ref[Body]":
+        body = Body(b"x")
+        with suppress(ValueError):
+            await run_in_thread(lambda: use(body))
+        return weakref.ref(body)
+
+    gc.disable()
+    try:
+        assert asyncio.run(handle())() is None
+    finally:
+        gc.enable()

@@ -224,8 +224,8 @@ def test_tasks_of_batches_have_limits_of_their_own() -> None:
         assert web.get(f"/archiver/hgmo/{ASH}/default").status == 202
 
 
-def test_batches_fill_no_more_than_half_of_a_queue() -> None:
-    with client(World(limits=ClientLimits(queue_max={"hgmo": 6}))) as web:
+def test_batches_fill_no_more_than_a_quarter_of_a_queue() -> None:
+    with client(World(limits=ClientLimits(queue_max={"hgmo": 12}))) as web:
         results = prewarm(web, *(ash(subdir=f"d{number}") for number in range(4)))
         assert codes(results) == ["created"] * 3 + ["queue_full"]
         assert web.get(f"/archiver/hgmo/{ASH}/default").status == 202

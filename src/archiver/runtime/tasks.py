@@ -125,6 +125,10 @@ async def complete_despite_cancellation(work: Awaitable[V]) -> V:
                 await asyncio.wait({running})
         mark_retrieved(running)
         raise
+    finally:
+        # Otherwise, an exception keeps itself alive, and all that its frames hold, until the
+        # garbage collector finds it: it is in the future, and the future is in its traceback.
+        del running, work
 
 
 def mark_retrieved(future: "asyncio.Future[Any]") -> None:

@@ -23,7 +23,10 @@ async def run_in_thread(work: Callable[P, V], /, *args: P.args, **kwargs: P.kwar
     """
     call = partial(copy_context().run, _call, work, *args, **kwargs)
     running = asyncio.get_running_loop().run_in_executor(None, call)
-    return await complete_despite_cancellation(running)
+    try:
+        return await complete_despite_cancellation(running)
+    finally:
+        del running  # it would be in the traceback of an exception that it holds
 
 
 def _call(work: Callable[P, V], /, *args: P.args, **kwargs: P.kwargs) -> V:

@@ -12,7 +12,8 @@ class LimitsSettings(Section):
     """Tasks of one client that may wait or run at a time, in the whole fleet."""
     deferred_tasks: int = Field(default=2000, ge=0)
     """Tasks of one client for `POST /archiver/tasks` that may wait or run at a time, besides
-    `open_tasks`. Tasks without urgency never take more than half of `sources.NAME.queue_max`.
+    `open_tasks`. Batches never take more than a quarter of `sources.NAME.queue_max`, and all tasks
+    without urgency not more than half.
     """
     tasks_per_minute: int = Field(default=60, ge=0)
     """Tasks that one client may have created in a minute."""

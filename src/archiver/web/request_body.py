@@ -27,7 +27,7 @@ async def receive_body(context: RequestContext, *, max_bytes: int) -> AsyncItera
     if stated.isdecimal() and (len(stated) > len(str(max_bytes)) or int(stated) > max_bytes):
         raise _too_large(max_bytes)
     body = bytearray()
-    with context.state.bodies.grant() as grant:
+    with context.state.bodies.grant(context.share_holder) as grant:
         try:
             async with asyncio.timeout(BODY_TIME.total_seconds()):
                 more = True
@@ -40,7 +40,9 @@ async def receive_body(context: RequestContext, *, max_bytes: int) -> AsyncItera
         except TimeoutError as exc:
             seconds = BODY_TIME // timedelta(seconds=1)
             raise Misdirected("body_too_slow", f"the body took longer than {seconds} s") from exc
-        yield bytes(body)
+        whole = bytes(body)
+        body.clear()
+        yield whole
 
 
 async def _receive(context: RequestContext) -> tuple[bytes, bool]:
