@@ -62,10 +62,10 @@ class Stand:
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
-    async def use(self, error: BaseException | None = None) -> None:
+    async def use(self, error: BaseException | None = None, *, repo: str = "") -> None:
         """Use the host, which ends with *error*."""
         try:
-            async with self.guard.use("hgmo"):
+            async with self.guard.use("hgmo", repo):
                 if error:
                     raise error  # noqa: TRY301 - as the host's adapter does
         except BaseException as exc:
@@ -405,5 +405,29 @@ def test_the_metric_shows_a_pause_at_once() -> None:
         stand.wait(10)
         await stand.use()
         assert gauge._value.get() == BreakerState.CLOSED  # noqa: SLF001
+
+    play(scenario)
+
+
+def test_a_client_with_a_broken_repo_does_not_have_the_source_paused_for_others() -> None:
+    async def scenario(stand: Stand) -> None:
+        await stand.use(repo="sound")
+        for _ in range(20):
+            await stand.use(SourceUnavailable("500"), repo="broken")
+        assert stand.failures == 0
+        await stand.use(SourceBusy("busy", retry_after=timedelta(seconds=9)), repo="broken")
+        assert stand.guard.is_paused("hgmo"), "the host names a time for all its repos"
+
+    play(scenario)
+
+
+def test_a_broken_repo_does_not_decide_that_a_pause_goes_on() -> None:
+    async def scenario(stand: Stand) -> None:
+        await stand.pause()
+        stand.guard.blame.note_answer("hgmo", "sound")
+        stand.wait(10)
+        await stand.use(SourceUnavailable("500"), repo="broken")
+        await stand.use(repo="sound")
+        assert not stand.guard.is_paused("hgmo")
 
     play(scenario)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import MappingProxyType
 
+from archiver.blame import Blame
 from archiver.breaker import (
     CLEAN,
     Breaker,
@@ -57,11 +58,12 @@ def _now() -> datetime:
 
 
 class Use:
-    """One use of a host. If it is a ``probe``, it decides whether the pause of the source ends."""
+    """One use of a host, for a repo. If it is a ``probe``, it decides whether the pause ends."""
 
-    def __init__(self, guard: "Guard", name: BreakerName, probe: str = "") -> None:
+    def __init__(self, guard: "Guard", name: BreakerName, repo: str, probe: str = "") -> None:
         self._guard = guard
         self._name = name
+        self._repo = repo
         self._probe = probe
         self._proves = True
 
@@ -81,9 +83,13 @@ class Use:
             await self.abandon()
         elif isinstance(error, _COUNTED):
             delay = error.retry_after if isinstance(error, SourceBusy) else None
-            failure = BreakerFailure(code=error.code, retry_after=delay)
-            await self._guard.fail(self._name, failure, probe=self._probe)
+            if self._guard.blame.is_on_host(self._name.name, self._repo) or delay:
+                failure = BreakerFailure(code=error.code, retry_after=delay)
+                await self._guard.fail(self._name, failure, probe=self._probe)
+            else:
+                await self.abandon()
         elif isinstance(error, (NotFound, SourceError)) or (error is None and self._proves):
+            self._guard.blame.note_answer(self._name.name, self._repo)
             await self._guard.succeed(self._name)
         else:
             await self.abandon()
@@ -108,6 +114,7 @@ class Guard:
         now: Callable[[], datetime] = _now,
     ) -> None:
         self.changes: Subscribers[[BreakerName]] = Subscribers()
+        self.blame = Blame()
         self._breakers = breakers
         self._policies = policies
         self._now = now
@@ -139,14 +146,14 @@ class Guard:
         return {name: breaker for name, breaker in known.items() if not breaker.is_closed}
 
     @asynccontextmanager
-    async def use(self, source: str) -> AsyncIterator[Use]:
-        """Use the host of *source* in the block, and count how that ends.
+    async def use(self, source: str, repo: str = "") -> AsyncIterator[Use]:
+        """Use the host of *source* for *repo*, if it is known, and count how the block ends.
 
         Raises SourcePaused at once if the host must not be asked now.
         """
         name = BreakerName("source", source)
         around = _PROBES.get()
-        use = Use(self, name, probe := await self._admit(name))
+        use = Use(self, name, repo, probe := await self._admit(name))
         _PROBES.set({**around, name: probe})
         try:
             yield use

@@ -33,11 +33,11 @@ class GuardedSource:
         self.explain_unpackable = source.explain_unpackable
 
     async def resolve(self, repo: str, rev: str) -> Node:
-        async with self._guard.use(self.name):
+        async with self._guard.use(self.name, repo):
             return await self._source.resolve(repo, rev)
 
     async def has_node(self, repo: str, node: Node) -> bool:
-        async with self._guard.use(self.name):
+        async with self._guard.use(self.name, repo):
             return await self._source.has_node(repo, node)
 
     @asynccontextmanager
@@ -53,7 +53,7 @@ class GuardedSource:
                 on_received(size_bytes)
 
         async with (
-            self._guard.use(self.name) as use,
+            self._guard.use(self.name, archive.repo) as use,
             self._source.open(archive, on_received=note) as stream,
         ):
             if stream.tree_check is None or received_bytes:
