@@ -8,20 +8,23 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from nats.js.api import ConsumerInfo
 
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.consumers import consumer_name, share_of_cap
 from archiver.jetstream.lanes import room_of
-from archiver.jetstream.parking import next_in_turn
+from archiver.jetstream.parking import Parking, next_in_turn
 from archiver.jetstream.task_list import JetStreamTaskList
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.task_subject import PARKED, client_token
+from archiver.jetstream.work_queue import open_work_queue
 from archiver.model import Archive, Copies, EnqueueOutcome
 from archiver.ports.queue import Attempt
 from archiver.ports.task_list import ListedTask
-from archiver.tasks import LIGHT_MAX, Priority, TaskState
+from archiver.runtime.tasks import in_background
+from archiver.tasks import LIGHT_MAX, Priority, TaskState, Urgency
 from archiver.upkeep.census import Census, Wanted
-from tests.parts.fleet import CAPS, HUNG_AFTER_S, POLICY, Fleet, an_archive, copies_of, until
+from tests.parts.fleet import CAPS, HUNG_AFTER_S, LEASE, POLICY, Fleet, an_archive, copies_of, until
 
 MIDDLE = Priority.MIDDLE
 SOURCE = "hgmo"
@@ -87,6 +90,37 @@ def test_the_middle_lane_gets_no_more_tasks_than_it_has_room_for(fleet: Fleet) -
 
     assert room <= max(asyncio.run(play())) < 2 * room
     assert set(builds.count.values()) == {1}
+
+
+def test_deliveries_of_messages_that_are_gone_do_not_keep_deferred_tasks_outside(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NATS server that was killed remembers some, as many as there were messages in the lane."""
+    haunting = share_of_cap(CAPS[SOURCE], MIDDLE)
+
+    async def play() -> None:
+        async with fleet.connection() as connection, fleet.queue() as queue:
+            tasks = connection.tasks
+            read = tasks.consumer
+
+            async def haunted(name: str) -> ConsumerInfo | None:
+                lane = await read(name)
+                return lane and replace(lane, num_ack_pending=haunting)
+
+            async with (
+                open_work_queue(connection=connection, caps=CAPS, lease=LEASE),
+                asyncio.timeout(HUNG_AFTER_S),
+            ):
+                while not await read(consumer_name(SOURCE, MIDDLE)):
+                    await asyncio.sleep(0.02)
+            monkeypatch.setattr(tasks, "consumer", haunted)
+            await queue.enqueue(an_archive(), client="a", urgency=Urgency.LATER)
+            parking = Parking(tasks=tasks, caps=CAPS)
+            async with in_background(parking.keep_lanes_filled()), asyncio.timeout(HUNG_AFTER_S):
+                while not await tasks.count_in(MIDDLE, SOURCE):
+                    await asyncio.sleep(0.02)
+
+    asyncio.run(play())
 
 
 @pytest.mark.thorough

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
+from nats.js.api import ConsumerInfo
+
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.consumers import consumer_name, share_of_cap
 from archiver.jetstream.lanes import room_of
@@ -87,10 +89,21 @@ class Parking:
         lane = await self._tasks.consumer(consumer_name(source, Priority.MIDDLE))
         if lane is None:
             return False
-        waiting, running = lane.num_pending or 0, lane.num_ack_pending or 0
+        waiting = lane.num_pending or 0
         if place == PARKED:
             return waiting < room_of(self._shares[source])
-        return not waiting and 2 * running < self._shares[source]
+        return not waiting and 2 * await self._running(lane, source) < self._shares[source]
+
+    async def _running(self, lane: ConsumerInfo, source: str) -> int:
+        """Return how many tasks of the middle lane have begun and not ended.
+
+        A server that was killed may remember deliveries of messages that are gone. It forgets them
+        when a worker requests the next message, and no worker does so while the lane is empty.
+        """
+        delivered = lane.num_ack_pending or 0
+        if delivered:
+            delivered = min(delivered, await self._tasks.count_in(Priority.MIDDLE, source))
+        return delivered
 
 
 class _Yard:
