@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from archiver.errors import TooManyTasks, UnknownRev
+from archiver.errors import NotFound, TooManyTasks, UnknownRepo, UnknownRev
 from archiver.model import Archive, Copies, EnqueueOutcome
 from archiver.ports.queue import Attempt, Standing, TaskQueue
 from archiver.tasks import LIGHT_MAX, TaskState, Urgency
@@ -174,10 +174,16 @@ def test_a_deferred_task_may_be_refused(open_stand: OpenStand) -> None:
 
 
 @pytest.mark.parametrize(
-    ("urgency", "builds"), ((Urgency.ANNOUNCED, 2), (Urgency.LATER, 1), (Urgency.NOW, 1))
+    ("urgency", "error", "builds"),
+    (
+        (Urgency.ANNOUNCED, UnknownRev("no such changeset"), 2),
+        (Urgency.ANNOUNCED, UnknownRepo("no such repo"), 1),
+        (Urgency.LATER, UnknownRev("no such changeset"), 1),
+        (Urgency.NOW, UnknownRev("no such changeset"), 1),
+    ),
 )
-def test_only_what_the_host_has_announced_is_awaited(
-    open_stand: OpenStand, urgency: Urgency, builds: int
+def test_only_a_changeset_that_the_host_has_announced_is_awaited(
+    open_stand: OpenStand, urgency: Urgency, error: NotFound, builds: int
 ) -> None:
     """The servers of a host may not all have a changeset at the moment of its push."""
     attempts = 0
@@ -186,7 +192,7 @@ def test_only_what_the_host_has_announced_is_awaited(
         nonlocal attempts
         attempts += 1
         if attempts < 2:
-            raise UnknownRev("no such changeset")
+            raise error
         return copies_of(archive)
 
     async def play() -> TaskState:
@@ -199,5 +205,5 @@ def test_only_what_the_host_has_announced_is_awaited(
             return task.state
 
     ended = asyncio.run(play())
-    assert ended is (TaskState.SUCCESS if urgency is Urgency.ANNOUNCED else TaskState.FAILURE)
+    assert ended is (TaskState.SUCCESS if builds > 1 else TaskState.FAILURE)
     assert attempts == builds

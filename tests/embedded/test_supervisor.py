@@ -66,6 +66,8 @@ def test_a_program_that_rests_stays_away_and_others_are_restarted() -> None:
         asyncio.run(scenario())
     assert {line["child"] for line in logs if line["event"] == "child.restarted"} == {"ended"}
     assert [line["child"] for line in logs if line["event"] == "child.resting"] == ["drained"]
+    ends = {(line["child"], line["why"], line["log_level"]) for line in logs if "why" in line}
+    assert {("drained", "drained", "info"), ("ended", "exited", "warning")} <= ends
 
 
 @pytest.mark.parametrize(

@@ -103,11 +103,12 @@ def _chosen(reports: Sequence[WorkerReport], names: Sequence[str]) -> Sequence[W
     """Return the reports of the workers with these names, or all. Raises NotFound."""
     known = {report.name: report for report in reports}
     if not known:
-        raise NotFound("no worker answers", hint="See `archiver worker`, and engine.url.")
+        hint = "They are gone, or frozen: see `archiver worker`, and engine.url."
+        raise NotFound("no worker answers", hint=hint)
     if unknown := [name for name in names if name not in known]:
         raise NotFound(
             f"no worker answers as {', '.join(unknown)}",
-            hint=f"These answer: {', '.join(known)}.",
+            hint=f"These answer: {', '.join(known)}. Others are gone, or frozen.",
         )
     return [known[name] for name in names or known]
 

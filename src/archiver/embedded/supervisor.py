@@ -97,13 +97,13 @@ class SupervisedProgram:
             self._child = None
             self._rests = child.exit_code == self.program.rests_after
             self._on_exit()
-            self._log_end(child, reason)
+            self._log_end(child, "drained" if self._rests else reason)
         return time.monotonic() - began
 
     def _log_end(self, child: ChildProcess, reason: str) -> None:
         program = self.program
         end = {"child": program.name, "pid": child.pid, "code": child.exit_code, "why": reason}
-        if reason == "stopped":
+        if reason in {"stopped", "drained"}:
             log.info("child.ended", **end)
         else:
             last_words = {"last_words": str(program.log)} if program.log else {}

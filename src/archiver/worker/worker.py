@@ -18,6 +18,7 @@ from archiver.errors import (
     NotFound,
     SourceError,
     SourcePaused,
+    UnknownRev,
     WorkersLost,
 )
 from archiver.model import Archive, Copies
@@ -207,7 +208,7 @@ class Worker:
             return
         failures = lease.failures + 1
         # The servers of a host may not all have yet what one of them has announced.
-        retryable = error.retryable or (lease.announced and isinstance(error, NotFound))
+        retryable = error.retryable or (lease.announced and isinstance(error, UnknownRev))
         if not retryable or failures >= self._policy.max_failures:
             await self._fail(lease, error, line)
             return
