@@ -11,7 +11,7 @@ SOUND_FOR = timedelta(minutes=1)
 
 @dataclass(slots=True, kw_only=True)
 class _Seen:
-    """Of one host: the repo that it has answered about, when, and the one that has failed since."""
+    """Of one host: a repo with an answer, until when that counts, and one that failed since."""
 
     sound: str = ""
     until: float = 0.0

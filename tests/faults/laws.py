@@ -202,7 +202,7 @@ def _fairness(after: Aftermath) -> Iterator[Breach]:
 
     A task with a second attempt has had its turn, and waited after a fault. Not after the engine
     has lost its data: until a task is restored, a lease later, it is in no queue, and the tasks
-    that a flood creates meanwhile come first.
+    that a flood creates in the meantime come first.
     """
     if any(fault.kind == "engine-wiped" for fault in after.faults):
         return

@@ -225,7 +225,7 @@ class Worker:
         return timedelta(0) if waits else delay
 
     async def _wait_for_host(self, lease: Lease, error: SourcePaused, line: _AttemptLog) -> None:
-        """Have the task wait for the end of a pause, in which no host was asked for it."""
+        """Have the task wait for the end of a pause, in which its attempt has asked no host."""
         wait = back_off.HostWait.of(lease)
         if wait.outlasts_patience:
             await self._fail(lease, error, line)
