@@ -135,13 +135,27 @@ def test_what_a_limit_does_not_allow_yet_is_sent_again(
     result = prewarm()
     assert result.exit_code == 0, result.output
     assert "3 tasks created" in result.stderr
+    assert "2 of 3 wait for 0 s: too_many_tasks: no" in result.stderr
+    assert "1 of 3 wait for 0 s: queue_full: no" in result.stderr
     assert [len(sent(server, number)) for number in range(3)] == [3, 2, 1]
 
 
-def test_a_limit_that_stays_ends_at_the_timeout(prewarm: Prewarm, server: ScriptedServer) -> None:
-    server.respond(TARGET, results(refused("too_many_tasks", 429, retry_after=3600)))
-    result = prewarm("--timeout", "0.5", text="hgmo/projects/ash@default\n")
+def test_a_limit_that_stays_ends_at_the_timeout_with_what_was_done(
+    prewarm: Prewarm, server: ScriptedServer
+) -> None:
+    late = refused("too_many_tasks", 429, retry_after=3600)
+    server.respond(TARGET, results(created(), refused("unknown_repo", 404), late))
+    result = prewarm("--timeout", "0.5")
     assert result.exit_code == 4
+    summary = "0 stored, 1 task created, 0 joined, 1 refused, 1 without a result"
+    assert f"3 archives: {summary}" in result.stderr
+    assert "unknown_repo: no" in result.stderr
+
+
+def test_one_archive_is_singular(prewarm: Prewarm, server: ScriptedServer) -> None:
+    server.respond(TARGET, results(created()))
+    result = prewarm(text="hgmo/projects/ash@default\n")
+    assert result.stderr == "1 archive: 0 stored, 1 task created, 0 joined, 0 refused\n"
 
 
 def test_many_archives_are_sent_in_batches(prewarm: Prewarm, server: ScriptedServer) -> None:

@@ -121,10 +121,14 @@ def choose(entries: Entries, only: Sequence[str]) -> list[str]:
     return [name for name in sorted(entries) if not only or name in only]
 
 
-def raise_failures(failures: dict[str, CommandFailed]) -> None:
-    """Report each failure, and raise one with the exit code that they have in common, or 1."""
+def list_failures(failures: dict[str, CommandFailed]) -> None:
     for name, failure in sorted(failures.items()):
         click.echo(f"{printable(name)}: {failure.message}", err=True)
+
+
+def raise_failures(failures: dict[str, CommandFailed]) -> None:
+    """Report each failure, and raise one with the exit code that they have in common, or 1."""
+    list_failures(failures)
     if failures:
         archives = "archive" if len(failures) == 1 else "archives"
         failure = CommandFailed(f"{len(failures)} {archives} failed")

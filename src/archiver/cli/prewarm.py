@@ -13,7 +13,7 @@ import click
 
 from archiver.cli.failure_report import describe_failure
 from archiver.cli.get import ShownEvents
-from archiver.cli.lock import raise_failures
+from archiver.cli.lock import list_failures, raise_failures
 from archiver.cli.options import json_option, quiet_option, servers_option
 from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
@@ -73,20 +73,38 @@ def command(  # noqa: PLR0913 - one per option
     failures: dict[str, CommandFailed] = {}
     with interruptible(), byte_progress(quiet=quiet) as progress:
         events = ShownEvents(progress, quiet=quiet)
-        with Client(*servers, timeout_s=timeout_s, events=events) as client:
-            for result in client.prewarm(requests):
-                outcomes[result.outcome] += 1
-                if result.failure:
-                    failures[_name(result.request)] = result.failure
-                if as_json:
-                    click.echo(json.dumps(_to_json(result)))
+        try:
+            with Client(*servers, timeout_s=timeout_s, events=events) as client:
+                for result in client.prewarm(requests):
+                    outcomes[result.outcome] += 1
+                    if result.failure:
+                        failures[_name(result.request)] = result.failure
+                    if as_json:
+                        click.echo(json.dumps(_to_json(result)))
+        except (CommandFailed, SystemExit):
+            if not quiet:
+                click.echo(_summary(len(requests), outcomes), err=True)
+            list_failures(failures)
+            raise
     if not quiet:
-        click.echo(
-            f"{len(requests)} archives: {outcomes['hit']} stored, {outcomes['created']} tasks "
-            f"created, {outcomes['joined']} joined, {outcomes['problem']} refused",
-            err=True,
-        )
+        click.echo(_summary(len(requests), outcomes), err=True)
     raise_failures(failures)
+
+
+def _summary(requests: int, outcomes: Counter[str]) -> str:
+    results = [
+        f"{outcomes['hit']} stored",
+        f"{_counted(outcomes['created'], 'task')} created",
+        f"{outcomes['joined']} joined",
+        f"{outcomes['problem']} refused",
+    ]
+    if left := requests - sum(outcomes.values()):
+        results.append(f"{left} without a result")
+    return f"{_counted(requests, 'archive')}: {', '.join(results)}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _read(file: Path, plain: ArchiveRequest) -> Iterator[ArchiveRequest]:

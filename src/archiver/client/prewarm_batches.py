@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from archiver.client.api_response import LIMITS
@@ -17,6 +18,9 @@ NOT_YET = LIMITS | {
 }
 """Codes of problems that have nothing to do with the archive, and end with time."""
 
+LONG_PAUSE_S = 10.0
+"""Each is reported. Shorter ones are, if their reason is a new one."""
+
 
 def prewarm(
     servers: Servers, requests: Iterable[ArchiveRequest], events: Events, deadline: Deadline
@@ -27,19 +31,28 @@ def prewarm(
     batches, or at the end of the *deadline*.
     """
     waiting = [*requests]
-    later: list[ArchiveRequest] = []
-    pause_s = 0.0
+    later: list[Prewarmed] = []
+    total, told = len(waiting), ""
     while waiting or later:
         if not waiting:
+            pause_s, reason = max(result.pause_s for result in later), _reason(later)
+            if reason != told or pause_s >= LONG_PAUSE_S:
+                events.notice(f"{len(later)} of {total} wait for {pause_s:.0f} s: {reason}")
+                told = reason
             deadline.sleep(pause_s)
-            waiting, later, pause_s = later, [], 0.0
+            waiting, later = [result.request for result in later], []
         batch, waiting = waiting[:BATCH_MAX], waiting[BATCH_MAX:]
         for result in _send(servers, batch, events, deadline):
             if result.failure and result.failure.code in NOT_YET:
-                later.append(result.request)
-                pause_s = max(pause_s, result.pause_s)
+                later.append(result)
             else:
                 yield result
+
+
+def _reason(later: Sequence[Prewarmed]) -> str:
+    """Return why most of these requests have to wait, in the words of the server."""
+    messages = Counter(result.failure.message for result in later if result.failure)
+    return messages.most_common(1)[0][0]
 
 
 def _send(
