@@ -80,8 +80,11 @@ def test_a_rule_for_names_may_poll(tmp_path: Path) -> None:
         (f"{RULE}branches = {[f'b{n}' for n in range(101)]}\npoll_s = 60", "poll_s"),
         ("[prewarm.a]\nsource = 'lab'\nrepos = ['*']\nbranches = ['x']\npoll_s = 60", "repos"),
         (HGMO_RULE, "kind git"),
-        (f"{HOOK}kind = 'github'", "secret"),
-        (f"{HOOK}kind = 'github'\nsecret = '{SECRET}'\nsecret_file = '/x'", "secret"),
+        (f"{HOOK}kind = 'github'", "secret: this or secret_file is required"),
+        (
+            f"{HOOK}kind = 'github'\nsecret = '{SECRET}'\nsecret_file = '/x'",
+            "secret: not together with secret_file",
+        ),
         (f"{HOOK}kind = 'github'\nsecret = 'short'", "secret"),
         (f"{HOOK}kind = 'github'\nsecret = '{SECRET} {SECRET}'", "secret"),
         (f"{HOOK}kind = 'bitbucket'\nsecret = '{SECRET}'", "kind"),
@@ -115,6 +118,14 @@ def test_a_file_may_have_two_secrets(tmp_path: Path) -> None:
     file.write_text(f"\n{SECRET}\r\n{'y' * 32}\n\n")
     settings = load_text(tmp_path, f"{HOOK}kind = 'gitea'\nsecret_file = '{file}'")
     assert create_hooks(settings)["h"].secrets == (SECRET, "y" * 32)
+
+
+def test_a_file_with_three_secrets_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("\n".join(each * 32 for each in "xyz"))
+    settings = load_text(tmp_path, f"{HOOK}kind = 'gitea'\nsecret_file = '{file}'")
+    with pytest.raises(SettingsError, match=r"^hooks\.h\.secret_file: has more than 2 secrets"):
+        create_hooks(settings)
 
 
 @pytest.mark.parametrize("content", (b"", b"\n", b"short", SECRET.encode() + b" x", b"\xff" * 20))

@@ -417,3 +417,10 @@ def test_the_log_names_what_was_pushed(web: Client) -> None:
         "default",
         4,
     )
+
+
+@pytest.mark.parametrize("kind", ("github", "gitea"))
+def test_a_form_is_refused_with_what_to_set_at_the_host(web: Client, kind: str) -> None:
+    response = deliver(web, kind, b"payload=%7B%22ref%22%3A%22refs%2Fheads%2Fmain%22%7D")
+    assert (response.status, response.code) == (400, "invalid_request")
+    assert "content type application/json" in response.json["detail"]

@@ -15,6 +15,8 @@ from archiver.names import require_name
 from archiver.prewarm.push import Push, RefKind
 
 HEADS, TAGS = "refs/heads/", "refs/tags/"
+FORM = b"payload="
+"""How the body begins that GitHub and Gitea send if they are not told to send JSON."""
 
 P = TypeVar("P")
 
@@ -117,9 +119,11 @@ def _decode(body: bytes, kind: type[P]) -> P:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _malformed() from None
+        raise _malformed(is_form=body.startswith(FORM)) from None
 
 
-def _malformed() -> InvalidRequest:
+def _malformed(*, is_form: bool = False) -> InvalidRequest:
     allowed = "the JSON of a push in the form of the hook's kind"
+    if is_form:
+        allowed += ": set the content type application/json at the host"
     return InvalidRequest(f"the body must be {allowed}", parameter="body", allowed=allowed)

@@ -97,6 +97,10 @@ class PrewarmSettings(Section):
         )
 
 
+SECRETS_MAX = 2
+"""Of a hook: the old one and the new one, while the secret is replaced."""
+
+
 class HookSettings(Section):
     """A webhook, `POST /hooks/NAME`, that a host calls after each push."""
 
@@ -115,8 +119,10 @@ class HookSettings(Section):
 
     @model_validator(mode="after")
     def _require_secret(self) -> Self:
-        if (self.secret is None) == (self.secret_file is None):
-            raise ValueError("secret: either this or secret_file is required")
+        if self.secret is None and self.secret_file is None:
+            raise ValueError("secret: this or secret_file is required")
+        if self.secret is not None and self.secret_file is not None:
+            raise ValueError("secret: not together with secret_file")
         if self.secret and not _SECRET.fullmatch(self.secret.get_secret_value()):
             raise ValueError(f"secret: must be {_SECRET_ALLOWED}")
         return self
@@ -134,6 +140,8 @@ class HookSettings(Section):
             ) from None
         secrets = tuple(line.strip() for line in content.decode("latin-1").split("\n"))
         secrets = tuple(filter(None, secrets))
+        if len(secrets) > SECRETS_MAX:
+            raise SettingsError(f"hooks.{name}.secret_file: has more than {SECRETS_MAX} secrets")
         if not secrets or len(content) > SECRET_FILE_MAX_BYTES or not all(map(_fits, secrets)):
             raise SettingsError(f"hooks.{name}.secret_file: each line must be {_SECRET_ALLOWED}")
         return secrets

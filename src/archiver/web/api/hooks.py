@@ -45,7 +45,7 @@ async def post_hook(context: RequestContext) -> Reply:
         METRICS.hook_deliveries.labels(hook=name, outcome="refused").inc()
         raise
     if hook is None or push is None:
-        return _reply(name, "ignored", "the delivery announces no commit of a branch or a tag")
+        return _reply(name, "ignored", "the delivery is no push of a commit to a branch or a tag")
     context.source = hook.source
     archives = _wanted(context, hook, push)
     log.info(
