@@ -200,17 +200,15 @@ def _privacy(after: Aftermath) -> Iterator[Breach]:
 def _fairness(after: Aftermath) -> Iterator[Breach]:
     """Law 11: a light client waits for few archives of a heavy one.
 
-    A task with a second attempt has had its turn, and waited after a fault. Not after the engine
-    has lost its data: until a task is restored, a lease later, it is in no queue, and the tasks
-    that a flood creates in the meantime come first.
+    Not after the engine has lost its data: until a task is restored, a lease later, it is in no
+    queue, and the tasks that a flood creates in the meantime come first.
     """
     if any(fault.kind == "engine-wiped" for fault in after.faults):
         return
     fetches = after.fetches()
     for visit, names in after.now.floods:
         own = fetches.get(visit.name)
-        had_turn = any(result["attempt"] > 1 for result in visit.statuses.values())
-        if not own or not visit.accepted or had_turn:
+        if not own or not visit.accepted:
             continue
         before = [
             name
