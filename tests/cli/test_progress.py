@@ -8,11 +8,11 @@ from contextlib import suppress
 
 import pytest
 
-from archiver.cli.progress import ByteLines, ProgressLines, byte_progress
+from archiver.cli.progress import BarOfLines, ProgressLines, byte_progress
 
 
 def test_a_line_is_written_at_intervals(capsys: pytest.CaptureFixture[str]) -> None:
-    bar = ByteLines(ProgressLines(interval_s=0, unit=" bytes"))
+    bar = BarOfLines(ProgressLines(interval_s=0, unit=" bytes"))
     bar.update("queued", 0)
     bar.update("download", 0, 2000)
     bar.advance(1500)

@@ -1,6 +1,9 @@
 """``archiver prewarm``."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,8 +138,10 @@ def test_what_a_limit_does_not_allow_yet_is_sent_again(
     result = prewarm()
     assert result.exit_code == 0, result.output
     assert "3 tasks created" in result.stderr
-    assert "2 of 3 wait for 0 s: too_many_tasks: no" in result.stderr
-    assert "1 of 3 wait for 0 s: queue_full: no" in result.stderr
+    done = "of 3 stored or with a task"
+    reasons = "too_many_tasks: no; not_reached: no"
+    assert f"1 {done}, 2 waiting; next try in 1 s: {reasons}" in result.stderr
+    assert f"2 {done}, 1 waiting; next try in 1 s: queue_full: no" in result.stderr
     assert [len(sent(server, number)) for number in range(3)] == [3, 2, 1]
 
 
@@ -148,8 +153,43 @@ def test_a_limit_that_stays_ends_at_the_timeout_with_what_was_done(
     result = prewarm("--timeout", "0.5")
     assert result.exit_code == 4
     summary = "0 stored, 1 task created, 0 joined, 1 refused, 1 without a result"
-    assert f"3 archives: {summary}" in result.stderr
+    waits = "1 of 3 stored or with a task, 1 refused, 1 waiting; next try in 3600 s"
+    assert f"{waits}: too_many_tasks: no\n" in result.stderr
+    assert f"3 archives: {summary}\n" in result.stderr
     assert "unknown_repo: no" in result.stderr
+
+
+def test_the_same_reason_is_not_repeated_at_each_try(
+    prewarm: Prewarm, server: ScriptedServer
+) -> None:
+    late = refused("too_many_lookups", 429, retry_after=0.2)
+    batches = [results(*[created()] * done, *[late] * (3 - done)) for done in (0, 1)]
+    server.respond(TARGET, *batches, results(created(), created()))
+    result = prewarm()
+    assert result.stderr.count("next try") == 1
+    assert "0 of 3 stored or with a task, 3 waiting; next try in 1 s" in result.stderr
+
+
+def test_ctrl_c_ends_with_what_was_done(tmp_path: Path, server: ScriptedServer) -> None:
+    late = refused("too_many_tasks", 429, retry_after=3600)
+    server.respond(TARGET, results(created(), refused("unknown_repo", 404), late))
+    (tmp_path / "list").write_text(LINES)
+    command = [sys.executable, "-m", "archiver", "prewarm", "list", "--json"]
+    with subprocess.Popen(
+        [*command, "--server", server.url],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        assert "1 waiting; next try in 3600 s" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert [json.loads(line)["outcome"] for line in stdout.splitlines()] == ["created", "problem"]
+    assert "0 stored, 1 task created, 0 joined, 1 refused, 1 without a result\n" in stderr
+    assert "torvalds/linux@release/6.1: unknown_repo: no" in stderr
 
 
 def test_one_archive_is_singular(prewarm: Prewarm, server: ScriptedServer) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from archiver.cli.failure_report import describe_failure
 from archiver.cli.get import ShownEvents
 from archiver.cli.lock import list_failures, raise_failures
 from archiver.cli.options import json_option, quiet_option, servers_option
-from archiver.cli.progress import byte_progress
+from archiver.cli.progress import echo_result, item_progress
 from archiver.cli.signals import interruptible
 from archiver.client.archive_request import ArchiveRequest
 from archiver.client.client import Client
@@ -71,27 +72,35 @@ def command(  # noqa: PLR0913 - one per option
         raise InvalidUsage(f"{_shown(file)} names no archive")
     outcomes: Counter[str] = Counter()
     failures: dict[str, CommandFailed] = {}
-    with interruptible(), byte_progress(quiet=quiet) as progress:
-        events = ShownEvents(progress, quiet=quiet)
+    with interruptible():
         try:
-            with Client(*servers, timeout_s=timeout_s, events=events) as client:
-                for result in client.prewarm(requests):
+            with closing(_send(requests, servers, timeout_s, quiet=quiet)) as results:
+                for result in results:
                     outcomes[result.outcome] += 1
                     if result.failure:
                         failures[_name(result.request)] = result.failure
                     if as_json:
-                        click.echo(json.dumps(_to_json(result)))
+                        echo_result(json.dumps(_to_json(result)))
         except (CommandFailed, SystemExit):
-            if not quiet:
-                click.echo(_summary(len(requests), outcomes), err=True)
+            _print_summary(len(requests), outcomes, quiet=quiet)
             list_failures(failures)
             raise
-    if not quiet:
-        click.echo(_summary(len(requests), outcomes), err=True)
+    _print_summary(len(requests), outcomes, quiet=quiet)
     raise_failures(failures)
 
 
-def _summary(requests: int, outcomes: Counter[str]) -> str:
+def _send(
+    requests: Sequence[ArchiveRequest], servers: Sequence[str], timeout_s: float, *, quiet: bool
+) -> Generator[Prewarmed, None, None]:
+    with item_progress("sending", quiet=quiet) as progress:
+        events = ShownEvents(progress, quiet=quiet)
+        with Client(*servers, timeout_s=timeout_s, events=events) as client:
+            yield from client.prewarm(requests)
+
+
+def _print_summary(requests: int, outcomes: Counter[str], *, quiet: bool) -> None:
+    if quiet:
+        return
     results = [
         f"{outcomes['hit']} stored",
         f"{_counted(outcomes['created'], 'task')} created",
@@ -100,7 +109,7 @@ def _summary(requests: int, outcomes: Counter[str]) -> str:
     ]
     if left := requests - sum(outcomes.values()):
         results.append(f"{left} without a result")
-    return f"{_counted(requests, 'archive')}: {', '.join(results)}"
+    click.echo(f"{_counted(requests, 'archive')}: {', '.join(results)}", err=True)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -41,7 +41,20 @@ def byte_progress(*, quiet: bool) -> Iterator[ProgressBar]:
             yield bar
     else:
         with _repeated(ProgressLines(interval_s=LINE_INTERVAL_S, unit=" bytes")) as lines:
-            yield ByteLines(lines)
+            yield BarOfLines(lines)
+
+
+@contextmanager
+def item_progress(phase: str, *, quiet: bool) -> Iterator[ProgressBar]:
+    """Yield a bar of counted items: drawn on a terminal, else a line at intervals."""
+    if quiet:
+        yield Hidden()
+    elif _is_terminal():
+        with _open_bar(phase, of_bytes=False) as bar:
+            yield bar
+    else:
+        with _repeated(ProgressLines(interval_s=LINE_INTERVAL_S)) as lines:
+            yield BarOfLines(lines)
 
 
 Report = Callable[[str, int, Optional[int]], None]
@@ -76,7 +89,7 @@ class ProgressLines:
             click.echo(line, err=True)
 
 
-class ByteLines:
+class BarOfLines:
     """Implements ProgressBar with lines."""
 
     def __init__(self, lines: ProgressLines) -> None:

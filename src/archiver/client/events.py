@@ -10,7 +10,7 @@ class Events(Protocol):
     """Receives the reports. Threads may call it."""
 
     def update(self, phase: str, done: int, total: int | None = None) -> None:
-        """Begin a *phase*, or say how many bytes of it are done."""
+        """Begin a *phase*, or say how many of its bytes or requests are done."""
 
     def advance(self, size_bytes: int) -> None:
         """So many more bytes are done."""
