@@ -1,5 +1,6 @@
 """Settings of prewarming and of webhooks."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -83,9 +84,10 @@ def test_a_rule_for_names_may_poll(tmp_path: Path) -> None:
         (f"{HOOK}kind = 'github'", "secret: this or secret_file is required"),
         (
             f"{HOOK}kind = 'github'\nsecret = '{SECRET}'\nsecret_file = '/x'",
-            "secret: not together with secret_file",
+            "secret: must not be set together with secret_file",
         ),
         (f"{HOOK}kind = 'github'\nsecret = 'short'", "secret"),
+        (f"{HOOK}kind = 'github'\nsecret = ''", "secret: must be 16 to 1024"),
         (f"{HOOK}kind = 'github'\nsecret = '{SECRET} {SECRET}'", "secret"),
         (f"{HOOK}kind = 'bitbucket'\nsecret = '{SECRET}'", "kind"),
         (f"[hooks.h]\nsource = 'x'\nkind = 'gitea'\nsecret = '{SECRET}'", "not configured"),
@@ -95,6 +97,71 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, problem: str) -> No
     with pytest.raises(SettingsError, match=problem) as raised:
         load_text(tmp_path, text)
     assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    (
+        (f"{RULE}branches = ['x']\nsuffixes = ['tgz']", [r"suffixes\.0: .*tar\.gz.*"]),
+        (f"{RULE}branches = 'main'", ["branches: must be a list of strings"]),
+        (f"{RULE}branches = ['x', 5]", [r"branches\.1: must be a string"]),
+        (
+            "[prewarm.a]\nsource = 'lab'\nrepos = []\nbranches = ['x']\nsubdirs = []",
+            [
+                "repos: must be a list that is not empty",
+                "subdirs: must be a list that is not empty",
+            ],
+        ),
+    ),
+)
+def test_a_wrong_list_is_explained_once_and_in_words_of_toml(
+    tmp_path: Path, text: str, problems: list[str]
+) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load_text(tmp_path, text)
+    for line, problem in zip(str(raised.value).splitlines(), problems, strict=True):
+        assert re.fullmatch(rf"prewarm\.a\.{problem}", line)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    (
+        ("[retention]\nrules = 5", "retention.rules: must be a list of tables"),
+        ("[server]\ntrusted_proxies = 'x'", "server.trusted_proxies: must be a list of strings"),
+        ("[hooks]\nh = 5", "hooks.h: must be a table"),
+        ("prewarm = 5", "prewarm: must be a table"),
+    ),
+)
+def test_a_setting_of_another_type_is_explained_in_words_of_toml(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    config = tmp_path / "archiver.toml"
+    config.write_text(text)
+    with pytest.raises(SettingsError) as raised:
+        load(config)
+    assert str(raised.value) == problem
+
+
+@pytest.mark.parametrize("kind", ("standard", "gitlab"))
+@pytest.mark.parametrize("key", ("not-base64-but-long-enough", "c2hvcnQtc2hvcnQ="))
+def test_a_standard_secret_needs_a_key(tmp_path: Path, kind: str, key: str) -> None:
+    secret = f"whsec_{key}"
+    allowed = "16 bytes or more in Base64 after whsec_"
+    with pytest.raises(SettingsError, match=rf"^hooks\.h: secret: .*{allowed}") as raised:
+        load_text(tmp_path, f"{HOOK}kind = '{kind}'\nsecret = '{secret}'")
+    assert key not in str(raised.value)
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRET}\n{secret}\n")
+    settings = load_text(tmp_path, f"{HOOK}kind = '{kind}'\nsecret_file = '{file}'")
+    with pytest.raises(SettingsError, match=rf"^hooks\.h\.secret_file: .*{allowed}") as raised:
+        create_hooks(settings)
+    assert key not in str(raised.value)
+
+
+def test_the_secret_of_github_may_begin_like_a_standard_one(tmp_path: Path) -> None:
+    secret = f"whsec_{SECRET}!"
+    settings = load_text(tmp_path, f"{HOOK}kind = 'github'\nsecret = '{secret}'")
+    assert create_hooks(settings)["h"].secrets == (secret,)
 
 
 def test_a_misspelled_setting_is_named(tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ Headers = Mapping[str, str]
 """By names in lower case. A name that was sent twice has both values, joined by a comma."""
 
 
+KEY_MIN_BYTES = 16
+"""Of the key in a secret in the form of the standard, as many as other secrets have characters."""
+
+
 class Refusal(StrEnum):
     """Why a delivery is not accepted. For the log alone: the sender does not learn it."""
 
@@ -85,6 +89,17 @@ def verify_standard(
         if _any_equal(each, ours) is None:
             return None if _is_present(sent_at, now) else Refusal.STALE
     return Refusal.WRONG
+
+
+def has_key(secret: str) -> bool:
+    """Return whether *secret*, if it is in the form of the standard, has a key in Base64."""
+    if not secret.startswith(STANDARD_SECRET):
+        return True
+    try:
+        key = b64decode(secret.removeprefix(STANDARD_SECRET), validate=True)
+    except binascii.Error:
+        return False
+    return len(key) >= KEY_MIN_BYTES
 
 
 def _verify_hex(sent: str, body: bytes, secrets: Sequence[str]) -> Refusal | None:

@@ -50,7 +50,7 @@ def load(config: Path | None = None) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{path}: not TOML: {exc}") from exc
     except ValidationError as exc:
-        errors = exc.errors(include_input=False, include_url=False)  # a value may be a secret
+        errors = [*_iter_causes(exc)]
         raise SettingsError("\n".join(map(_format_error, errors))) from None
     except PydanticSettingsError as exc:
         raise SettingsError(_explain_json(exc)) from None
@@ -96,6 +96,15 @@ def _require_readable(readers: Mapping[str, Callable[[str], object]]) -> None:
         raise SettingsError("\n".join(problems))
 
 
+def _iter_causes(exc: ValidationError) -> Iterator[ErrorDetails]:
+    """Yield the errors, except of a list that is too short only because its items are wrong."""
+    errors = exc.errors(include_input=False, include_url=False)  # a value may be a secret
+    above = {error["loc"][:length] for error in errors for length in range(len(error["loc"]))}
+    for error in errors:
+        if error["type"] != "too_short" or error["loc"] not in above:
+            yield error
+
+
 def _format_error(error: ErrorDetails) -> str:
     path = [str(part) for part in error["loc"]]
     match error["type"]:
@@ -104,9 +113,23 @@ def _format_error(error: ErrorDetails) -> str:
             text = f"no such setting; did you mean {closest}?" if closest else "no such setting"
         case "value_error":
             text = str(error["ctx"]["error"])
+        case "tuple_type":
+            text = f"must be a list of {_item_kind(path)}"
+        case "too_short":
+            text = "must be a list that is not empty"
+        case "string_type":
+            text = "must be a string"
+        case "dict_type" | "model_type":
+            text = "must be a table"
         case _:
             text = error["msg"]
     return ": ".join(filter(None, (".".join(path), text)))
+
+
+def _item_kind(path: Sequence[str]) -> str:
+    item = (*_without_name(path), "*")
+    has_settings = any(each[: len(item)] == item for each in _all_paths(Settings))
+    return "tables" if has_settings else "strings"
 
 
 def _explain_json(exc: PydanticSettingsError) -> str:

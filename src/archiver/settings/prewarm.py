@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, model_validator
 from archiver.errors import InvalidRequest
 from archiver.names import is_name, require_rev
 from archiver.prewarm.rules import PrewarmRule
+from archiver.prewarm.signatures import KEY_MIN_BYTES, STANDARD_SECRET, has_key
 from archiver.settings.section import Pattern, Section, SettingsError
 from archiver.settings.source import Suffix
 
@@ -23,6 +24,12 @@ POLL_MIN_S = 60.0
 
 SECRET_MIN_CHARS = 16
 SECRET_FILE_MAX_BYTES = 8 << 10
+
+SECRETS_MAX = 2
+"""Of a hook: the old one and the new one, while the secret is replaced."""
+
+_SIGNED_BY_STANDARD = frozenset({"gitlab", "standard"})
+"""Kinds of hooks for which a secret may be in the form of Standard Webhooks."""
 
 _WILDCARD = re.compile(r"[*?\[\]]")
 _SECRET = re.compile(rf"[!-~]{{{SECRET_MIN_CHARS},1024}}")
@@ -97,10 +104,6 @@ class PrewarmSettings(Section):
         )
 
 
-SECRETS_MAX = 2
-"""Of a hook: the old one and the new one, while the secret is replaced."""
-
-
 class HookSettings(Section):
     """A webhook, `POST /hooks/NAME`, that a host calls after each push."""
 
@@ -111,7 +114,9 @@ class HookSettings(Section):
     source: str
     """Name of the source to whose repos the pushes belong."""
     secret: SecretStr | None = None
-    """Secret that the sender knows: at least 16 printable ASCII characters without spaces."""
+    """Secret that the sender knows: at least 16 printable ASCII characters without spaces. One of
+    `gitlab` or `standard` that begins with `whsec_` goes on with at least 16 bytes in Base64.
+    """
     secret_file: Path | None = None
     """File with the secret, read when a process starts. It may have two lines, while the secret is
     replaced.
@@ -122,10 +127,18 @@ class HookSettings(Section):
         if self.secret is None and self.secret_file is None:
             raise ValueError("secret: this or secret_file is required")
         if self.secret is not None and self.secret_file is not None:
-            raise ValueError("secret: not together with secret_file")
-        if self.secret and not _SECRET.fullmatch(self.secret.get_secret_value()):
-            raise ValueError(f"secret: must be {_SECRET_ALLOWED}")
+            raise ValueError("secret: must not be set together with secret_file")
+        if self.secret is not None and (problem := self._problem(self.secret.get_secret_value())):
+            raise ValueError(f"secret: {problem}")
         return self
+
+    def _problem(self, secret: str) -> str:
+        """Return what is wrong with a secret, without its text; empty if it is valid."""
+        if not _SECRET.fullmatch(secret):
+            return f"must be {_SECRET_ALLOWED}"
+        if self.kind in _SIGNED_BY_STANDARD and not has_key(secret):
+            return f"must have {KEY_MIN_BYTES} bytes or more in Base64 after {STANDARD_SECRET}"
+        return ""
 
     def read_secrets(self, name: str) -> tuple[str, ...]:
         """Return the secrets of the hook *name*. Raises SettingsError, without any of the text."""
@@ -142,8 +155,10 @@ class HookSettings(Section):
         secrets = tuple(filter(None, secrets))
         if len(secrets) > SECRETS_MAX:
             raise SettingsError(f"hooks.{name}.secret_file: has more than {SECRETS_MAX} secrets")
-        if not secrets or len(content) > SECRET_FILE_MAX_BYTES or not all(map(_fits, secrets)):
+        if not secrets or len(content) > SECRET_FILE_MAX_BYTES:
             raise SettingsError(f"hooks.{name}.secret_file: each line must be {_SECRET_ALLOWED}")
+        for problem in filter(None, map(self._problem, secrets)):
+            raise SettingsError(f"hooks.{name}.secret_file: each line {problem}")
         return secrets
 
 
@@ -151,7 +166,3 @@ _SECRET_ALLOWED = (
     f"{SECRET_MIN_CHARS} to 1024 printable ASCII characters without spaces, as from "
     "`openssl rand -hex 32`"
 )
-
-
-def _fits(secret: str) -> bool:
-    return _SECRET.fullmatch(secret) is not None
