@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from structlog.testing import capture_logs
@@ -313,6 +314,18 @@ def test_other_events_are_ignored(web: Client, kind: str, headers: Mapping[str, 
     }
     response = send(web, kind, body, {**signed, **headers})
     assert (response.status, response.json["outcome"]) == (200, "ignored")
+    (event, *_) = headers.values() or [""]
+    shown = f'the event "{event}"' if event else "the event of the delivery"
+    assert response.json["reason"] == f"{shown} builds no archive; only a push does"
+
+
+@pytest.mark.parametrize("event", ("x" * 41, "<b>", "ping; see https://evil.example", "p\u00efng"))
+def test_an_event_that_is_no_name_is_not_repeated(web: Client, event: str) -> None:
+    body = b"{}"
+    signature = f"sha256={hex_digest(body)}"
+    headers = {"x-github-event": event, "x-hub-signature-256": signature}
+    reason = send(web, "github", body, headers).json["reason"]
+    assert reason == "the event of the delivery builds no archive; only a push does"
 
 
 def test_the_commit_of_an_annotated_tag_is_that_of_the_push(web: Client) -> None:
@@ -419,8 +432,29 @@ def test_the_log_names_what_was_pushed(web: Client) -> None:
     )
 
 
+FORM = b"payload=%7B%22ref%22%3A%22refs%2Fheads%2Fmain%22%7D"
+
+
 @pytest.mark.parametrize("kind", ("github", "gitea"))
 def test_a_form_is_refused_with_what_to_set_at_the_host(web: Client, kind: str) -> None:
-    response = deliver(web, kind, b"payload=%7B%22ref%22%3A%22refs%2Fheads%2Fmain%22%7D")
+    response = deliver(web, kind, FORM)
     assert (response.status, response.code) == (400, "invalid_request")
-    assert "content type application/json" in response.json["detail"]
+    assert "set the content type application/json at the host" in response.json["detail"]
+
+
+def test_a_ping_in_a_form_is_refused_too(web: Client) -> None:
+    signature = f"sha256={hex_digest(FORM)}"
+    headers = {"x-github-event": "ping", "x-hub-signature-256": signature}
+    response = send(web, "github", FORM, headers)
+    assert (response.status, response.code) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("kind", ("gitea", "nowhere"))
+def test_a_form_whose_json_is_signed_is_refused_with_what_to_set_at_the_host(
+    web: Client, kind: str
+) -> None:
+    signature = hex_digest(unquote(FORM.decode()).removeprefix("payload=").encode())
+    headers = {"x-gitea-event": "push", "x-gitea-signature": signature}
+    response = send(web, kind, FORM, headers)
+    assert (response.status, response.code) == (403, "bad_signature")
+    assert "set the content type application/json at the host" in response.json["detail"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import assert_never
 
-from archiver.prewarm.payloads import FindRepo, read_forge, read_gitlab, read_plain
+from archiver.prewarm.payloads import FindRepo, read_forge, read_gitlab, read_plain, refuse_form
 from archiver.prewarm.push import Push
 from archiver.prewarm.signatures import (
     Headers,
@@ -20,6 +20,7 @@ from archiver.prewarm.signatures import (
 BODY_MAX_BYTES = 4 << 20
 """A push of 2000 commits has some 3 MB on GitHub, which sends no more commits than that."""
 
+FORGE_EVENTS = frozenset({"push"})
 GITLAB_EVENTS = frozenset({"Push Hook", "Tag Push Hook"})
 
 
@@ -60,21 +61,35 @@ class Hook:
             case _:
                 assert_never(self.kind)
 
+    def other_event(self, headers: Headers) -> str | None:
+        """Return what the header of a delivery names, if that is not a push."""
+        match self.kind:
+            case HookKind.GITHUB:
+                event, pushes = headers.get("x-github-event", ""), FORGE_EVENTS
+            case HookKind.GITEA:
+                event = headers.get("x-forgejo-event") or headers.get("x-gitea-event", "")
+                pushes = FORGE_EVENTS
+            case HookKind.GITLAB:
+                event, pushes = headers.get("x-gitlab-event", ""), GITLAB_EVENTS
+            case HookKind.STANDARD:
+                return None
+            case _:
+                assert_never(self.kind)
+        return None if event in pushes else event
+
     def read(self, headers: Headers, body: bytes) -> Push | None:
         """Return the push in a verified delivery; None if it is another event, or has no commit.
 
         Raises InvalidRequest if the body is malformed.
         """
+        refuse_form(body)
+        if self.other_event(headers) is not None:
+            return None
         match self.kind:
-            case HookKind.GITHUB:
-                is_push = headers.get("x-github-event") == "push"
-                return read_forge(body, self.find_repo) if is_push else None
-            case HookKind.GITEA:
-                event = headers.get("x-forgejo-event") or headers.get("x-gitea-event")
-                return read_forge(body, self.find_repo) if event == "push" else None
+            case HookKind.GITHUB | HookKind.GITEA:
+                return read_forge(body, self.find_repo)
             case HookKind.GITLAB:
-                is_push = headers.get("x-gitlab-event") in GITLAB_EVENTS
-                return read_gitlab(body, self.find_repo) if is_push else None
+                return read_gitlab(body, self.find_repo)
             case HookKind.STANDARD:
                 return read_plain(body)
             case _:

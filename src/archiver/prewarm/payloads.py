@@ -16,7 +16,9 @@ from archiver.prewarm.push import Push, RefKind
 
 HEADS, TAGS = "refs/heads/", "refs/tags/"
 FORM = b"payload="
-"""How the body begins that GitHub and Gitea send if they are not told to send JSON."""
+"""How the body begins that GitHub and Gitea send with another content type than JSON."""
+
+FORM_HINT = "the body is a form: set the content type application/json at the host"
 
 P = TypeVar("P")
 
@@ -88,6 +90,16 @@ def read_gitlab(body: bytes, find_repo: FindRepo) -> Push | None:
     return _of_ref(push.ref, _existing(push.checkout_sha or ""), repo)
 
 
+def is_form(body: bytes) -> bool:
+    return body.startswith(FORM)
+
+
+def refuse_form(body: bytes) -> None:
+    """Raises InvalidRequest."""
+    if is_form(body):
+        raise InvalidRequest(FORM_HINT, parameter="body", allowed="application/json")
+
+
 def read_plain(body: bytes) -> Push:
     """Return the push in a body of the plain form. Raises InvalidRequest."""
     push = _decode(body, _PlainPush)
@@ -119,11 +131,9 @@ def _decode(body: bytes, kind: type[P]) -> P:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _malformed(is_form=body.startswith(FORM)) from None
+        raise _malformed() from None
 
 
-def _malformed(*, is_form: bool = False) -> InvalidRequest:
+def _malformed() -> InvalidRequest:
     allowed = "the JSON of a push in the form of the hook's kind"
-    if is_form:
-        allowed += ": set the content type application/json at the host"
     return InvalidRequest(f"the body must be {allowed}", parameter="body", allowed=allowed)

@@ -1,6 +1,7 @@
 """``POST /hooks/{name}``: a host announces a push, and the rules name the archives to build."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 
 from starlette.responses import JSONResponse
@@ -8,6 +9,7 @@ from starlette.responses import JSONResponse
 from archiver.errors import Unauthenticated
 from archiver.model import Archive, Pending, Stored
 from archiver.prewarm.hook import BODY_MAX_BYTES, Hook
+from archiver.prewarm.payloads import FORM_HINT, is_form
 from archiver.prewarm.push import Push
 from archiver.prewarm.rules import archives_after
 from archiver.runtime.threads import run_in_thread
@@ -25,6 +27,9 @@ UNKNOWN_HOOK = "unknown"
 """In the place of a name in metrics, because clients must not invent labels."""
 
 ORIGIN = "hook"
+
+_EVENT = re.compile(r"[A-Za-z][A-Za-z_ ]{0,39}")
+"""Names of events such as ``pull_request`` and ``Merge Request Hook``."""
 
 OK, ACCEPTED = 200, 202
 
@@ -45,7 +50,8 @@ async def post_hook(context: RequestContext) -> Reply:
         METRICS.hook_deliveries.labels(hook=name, outcome="refused").inc()
         raise
     if hook is None or push is None:
-        return _reply(name, "ignored", "the delivery is no push of a commit to a branch or a tag")
+        event = hook.other_event(_headers(context)) if hook else None
+        return _reply(name, "ignored", _no_push(event))
     context.source = hook.source
     archives = _wanted(context, hook, push)
     log.info(
@@ -67,6 +73,14 @@ async def post_hook(context: RequestContext) -> Reply:
     return _reply(name, "accepted", None, found)
 
 
+def _no_push(event: str | None) -> str:
+    """Return why a delivery builds nothing, with its *event* if that looks like one of a host."""
+    if event is None:
+        return "the delivery is no push of a commit to a branch or a tag"
+    shown = f'the event "{event}"' if _EVENT.fullmatch(event) else "the event of the delivery"
+    return f"{shown} builds no archive; only a push does"
+
+
 async def _read(context: RequestContext, hook: Hook | None, body: bytes) -> Push | None:
     """Raises Misdirected if the delivery is not signed, and InvalidRequest if it is malformed.
 
@@ -78,6 +92,8 @@ async def _read(context: RequestContext, hook: Hook | None, body: bytes) -> Push
         refusal = hook.refusal(headers, body) if hook else "no such hook"
         if hook is None or refusal:
             detail = "there is no such hook, or the delivery is not signed with its secret"
+            if is_form(body):  # Gitea and Forgejo sign the JSON in it
+                detail = f"{detail}; {FORM_HINT}"
             context.refusal = Unauthenticated(detail, reason=str(refusal))
             raise Misdirected("bad_signature", detail)
         return hook.read(headers, body)
