@@ -57,13 +57,15 @@ def command(  # noqa: PLR0913 - one per option
 
     FILE is a lock file, or has a line for each archive: SOURCE/REPO@REV, or a JSON object such as
     those of `archiver list --json`. A dash reads lines from standard input. The tasks have no
-    urgency: they wait while their source has others. The command does not wait for them.
+    urgency: they wait while their source has others. The command does not wait for them. If it ends
+    early, it says what it has done, and the same command does the rest.
 
     \b
     Exit codes:
       0  all are stored, or have a task
       2  wrong usage
       3  not found       4  timed out       75  try again later
+    130  interrupted (Ctrl-C)
       1  some were refused in different ways, or in another one
     """  # noqa: D301 - click keeps the lines after \b
     plain = ArchiveRequest("", "", "", subdir, suffix, submodules=submodules, lfs=lfs)
