@@ -108,7 +108,7 @@ def _chosen(reports: Sequence[WorkerReport], names: Sequence[str]) -> Sequence[W
     if unknown := [name for name in names if name not in known]:
         raise NotFound(
             f"no worker answers as {', '.join(unknown)}",
-            hint=f"These answer: {', '.join(known)}. Others are gone, or frozen.",
+            hint=f"These answer: {', '.join(known)}.",
         )
     return [known[name] for name in names or known]
 
