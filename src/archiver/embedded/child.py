@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 
 from archiver.embedded.program import CannotServe, Program
+from archiver.runtime.processes import started
 from archiver.telemetry import log
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -76,15 +77,17 @@ async def _spawn(program: Program) -> asyncio.subprocess.Process:
     if program.log:
         program.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with program.log.open("ab") if program.log else nullcontext(sys.stderr) as output:
-        return await asyncio.create_subprocess_exec(
-            *program.command,
-            stdin=subprocess.DEVNULL,
-            stdout=output.fileno(),
-            stderr=output.fileno(),
-            env={**os.environ, **program.env},
-            pass_fds=program.inherits,
-            start_new_session=True,
-            preexec_fn=_end_with_parent() if sys.platform == "linux" else None,
+        return await started(
+            asyncio.create_subprocess_exec(
+                *program.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output.fileno(),
+                stderr=output.fileno(),
+                env={**os.environ, **program.env},
+                pass_fds=program.inherits,
+                start_new_session=True,
+                preexec_fn=_end_with_parent() if sys.platform == "linux" else None,
+            )
         )
 
 

@@ -25,6 +25,7 @@ from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
 from archiver.ports.source import Pipe, PipedTar
 from archiver.runtime.pipes import read_piece
+from archiver.runtime.processes import started
 from archiver.runtime.tasks import cancel_and_wait, complete_despite_cancellation, concurrently
 from archiver.runtime.threads import run_in_thread
 
@@ -160,13 +161,15 @@ class _ConversionProcess:
 async def _start(job: Job, pipe: Pipe | None) -> AsyncIterator[_ConversionProcess]:
     """Yield a process that does *job*, and reads *pipe*. It does not outlive the block."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", conversion.__name__, msgspec.json.encode(job)),
-            stdin=pipe.descriptor if pipe else PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            limit=PIECE_BYTES,
-            pass_fds=() if job.spool is None else (job.spool,),
+        process = await started(
+            asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", conversion.__name__, msgspec.json.encode(job)),
+                stdin=pipe.descriptor if pipe else PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                limit=PIECE_BYTES,
+                pass_fds=() if job.spool is None else (job.spool,),
+            )
         )
     except OSError as exc:
         raise ConversionLost("the process of a conversion could not be started") from exc

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import cast
 
 from archiver.runtime.pipes import read_piece
+from archiver.runtime.processes import started
 from archiver.runtime.tasks import cancel_and_wait, complete_despite_cancellation
 from archiver.telemetry import describe, log
 
@@ -234,16 +235,18 @@ async def start(run: Run, *, feeds: bool, stdout: int = PIPE) -> AsyncIterator[C
     """
     memory_kib, cpu_s = run.memory_bytes >> 10, int(run.cpu.total_seconds())
     try:
-        process = await asyncio.create_subprocess_exec(
-            *(SHELL, "-c", _LIMITED, SHELL, str(memory_kib), str(cpu_s), *run.command),
-            stdin=PIPE if feeds else DEVNULL if run.stdin is None else run.stdin,
-            stdout=stdout,
-            stderr=PIPE,
-            limit=PIECE_BYTES,
-            cwd="/",
-            env=run.environment,
-            pass_fds=run.inherits,
-            start_new_session=True,
+        process = await started(
+            asyncio.create_subprocess_exec(
+                *(SHELL, "-c", _LIMITED, SHELL, str(memory_kib), str(cpu_s), *run.command),
+                stdin=PIPE if feeds else DEVNULL if run.stdin is None else run.stdin,
+                stdout=stdout,
+                stderr=PIPE,
+                limit=PIECE_BYTES,
+                cwd="/",
+                env=run.environment,
+                pass_fds=run.inherits,
+                start_new_session=True,
+            )
         )
     except OSError as exc:
         reason = f"was not started: {errno.errorcode.get(exc.errno or 0, 'unknown')}"
