@@ -66,7 +66,7 @@ class BreakerFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """What the fleet knows of one source or region. Every method returns another value, or this.
+    """The state of one source or region in the fleet. Every method returns another value, or this.
 
     ``failures`` counts those since the last success, and ``code`` is the code of the last one.
     ``until`` is the end of the pause, or None while it is closed. ``openings`` counts the pauses

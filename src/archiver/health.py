@@ -193,7 +193,7 @@ def render_heartbeat(health: Health) -> tuple[int, dict[str, object]]:
 def _level(part: str, health: Health) -> Level:
     """Return how bad the error of *part* is. A failed region is a warning while another works.
 
-    A breaker is one as well: what it is about may have other parts.
+    A breaker is a warning, too: its source or region may have other parts.
     """
     if health[part] is None:
         return Level.OK

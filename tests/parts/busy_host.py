@@ -2,10 +2,9 @@
 
 import contextlib
 import socket
-import threading
 from collections.abc import Iterator
 
-from tests.parts.slow_host import SlowHost
+from tests.parts.slow_host import SlowHost, serving
 
 
 def refusal(status: str, *, retry_after_s: int | None = None) -> bytes:
@@ -48,11 +47,5 @@ class BusyHost(SlowHost):
 @contextlib.contextmanager
 def busy_host(port: int) -> Iterator[BusyHost]:
     """Yield a proxy for the server on a loopback *port*."""
-    host = BusyHost(port)
-    accepting = threading.Thread(target=host.serve, daemon=True)
-    accepting.start()
-    try:
+    with serving(BusyHost(port)) as host:
         yield host
-    finally:
-        host.close()
-        accepting.join(5)

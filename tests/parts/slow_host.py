@@ -6,9 +6,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import TypeVar
 
 _REQUEST_LINE = re.compile(rb"^(?:GET|HEAD|POST) (\S+) HTTP/1", re.MULTILINE)
 _TICKS_PER_S = 20
+
+H = TypeVar("H", bound="SlowHost")
 
 
 class SlowHost:
@@ -86,7 +89,13 @@ class SlowHost:
 @contextlib.contextmanager
 def slow_host(port: int) -> Iterator[SlowHost]:
     """Yield a proxy for the server on a loopback *port*."""
-    host = SlowHost(port)
+    with serving(SlowHost(port)) as host:
+        yield host
+
+
+@contextlib.contextmanager
+def serving(host: H) -> Iterator[H]:
+    """Yield *host* while it serves."""
     accepting = threading.Thread(target=host.serve, daemon=True)
     accepting.start()
     try:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.thorough
 
 EAST, WEST = REGIONS
 
-PAUSE_S = 12
+PAUSE_S = 25
 """Long enough for a busy machine to get all tasks back into the queue."""
 
 SUFFIXES = ("tar.gz", "zip", "tar.bz2")

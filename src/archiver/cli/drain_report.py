@@ -1,4 +1,4 @@
-"""What has become of workers that were to drain, as text and as JSON."""
+"""The states of workers that were to drain, as text and as JSON."""
 
 import json
 from collections.abc import Sequence

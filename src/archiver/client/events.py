@@ -1,4 +1,4 @@
-"""What an operation of the client reports while it goes on."""
+"""The reports of an operation of the client while it goes on."""
 
 from __future__ import annotations
 

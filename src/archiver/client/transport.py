@@ -108,7 +108,7 @@ class Transport:
 
 
 def proxy_for(url: str) -> str:
-    """Return the URL of the proxy for *url*, as curl chooses it; empty if there is none.
+    """Return the URL of the proxy for *url*, as curl chooses it; empty for a direct connection.
 
     Raises InvalidUsage if it is no http or https URL.
     """
