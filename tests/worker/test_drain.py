@@ -1,16 +1,19 @@
 """How a worker drains, on the fake queue and on the real one."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from archiver.model import Archive, Copies
 from archiver.ports.queue import Attempt, WorkQueue
 from archiver.tasks import TaskState
 from archiver.worker.activity import Activity
-from archiver.worker.worker import Worker
+from archiver.worker.worker import Policy, Worker
 from tests.parts.fleet import CAPS, HUNG_AFTER_S, LEASE, POLICY, an_archive, copies_of, running
 from tests.parts.queue_backends import OpenStand, QueueBackend
 
@@ -19,13 +22,15 @@ LONG_GRACE = replace(POLICY, grace=timedelta(hours=1))
 
 
 class Site:
-    """Builds that end when ``finish`` is set."""
+    """Builds that end when ``finish`` is set. ``built`` has the archives of those that began."""
 
     def __init__(self) -> None:
         self.finish = asyncio.Event()
         self.cancelled = 0
+        self.built: list[Archive] = []
 
     async def build(self, archive: Archive, _attempt: Attempt) -> Copies:
+        self.built.append(archive)
         try:
             await self.finish.wait()
         except asyncio.CancelledError:
@@ -41,18 +46,21 @@ async def started(stand: QueueBackend) -> Archive:
     return archive
 
 
-async def closed(activity: Activity) -> None:
-    """Wait until the worker has noticed that it drains."""
+async def drains(logs: list[EventDict]) -> None:
+    """Wait until a worker has closed its queue."""
     async with asyncio.timeout(HUNG_AFTER_S):
-        await activity.draining.wait()
-        await asyncio.sleep(0.1)
+        while "worker.draining" not in [line["event"] for line in logs]:
+            await asyncio.sleep(0.01)
 
 
 def test_a_draining_worker_finishes_what_it_has_and_takes_nothing_new(
     open_stand: OpenStand,
 ) -> None:
+    """Another worker gets what comes later."""
+
     async def play() -> None:
-        site, activity = Site(), Activity()
+        site, activity, other = Site(), Activity(), Site()
+        other.finish.set()
         async with open_stand() as stand:
             async with (
                 stand.open_work_queue(caps=CAPS, lease=LEASE) as queue,
@@ -62,25 +70,21 @@ def test_a_draining_worker_finishes_what_it_has_and_takes_nothing_new(
                 first = await started(stand)
                 assert activity.running == (first.task_id,)
                 activity.drain()
-                await closed(activity)
+                await drains(logs)
                 second = an_archive()
-                await stand.queue.enqueue(second)
-                await asyncio.sleep(0.5)
+                async with stand.worker(other.build):
+                    await stand.queue.enqueue(second)
+                    await stand.until(second, TaskState.SUCCESS)
                 assert not worker.done()
                 site.finish.set()
                 await stand.until(first, TaskState.SUCCESS)
                 async with asyncio.timeout(HUNG_AFTER_S):
                     await worker
             assert not activity.running
-            task = await stand.queue.task(second)
-            assert task
-            assert (task.state, task.attempt) == (TaskState.PENDING, 0)
-            async with stand.worker(site.build):
-                await stand.until(second, TaskState.SUCCESS)
+            assert (site.built, other.built) == ([first], [second])
 
     with capture_logs() as logs:
         asyncio.run(play())
-    assert {"worker.draining"} <= {line["event"] for line in logs}
 
 
 async def _run(queue: WorkQueue, site: Site, activity: Activity) -> None:
@@ -100,43 +104,29 @@ def test_a_worker_without_attempts_drains_at_once(open_stand: OpenStand) -> None
     asyncio.run(play())
 
 
-def test_a_signal_during_a_drain_ends_it_and_hands_tasks_back(open_stand: OpenStand) -> None:
-    async def play() -> None:
-        site, activity = Site(), Activity()
-        async with open_stand() as stand:
-            async with (
-                stand.open_work_queue(caps=CAPS, lease=timedelta(hours=1)) as queue,
-                running(queue, site.build, NO_GRACE, activity),
-            ):
-                archive = await started(stand)
-                activity.drain()
-                await closed(activity)
-                assert site.cancelled == 0
-            assert site.cancelled == 1
-            task = await stand.until(archive, TaskState.RETRY)
-            assert task.failures == 0
-
-    asyncio.run(play())
-
-
-def test_a_stop_with_a_long_grace_is_a_drain_and_a_second_one_ends_it(
-    open_stand: OpenStand,
+@pytest.mark.parametrize(
+    ("policy", "begin"), ((NO_GRACE, Activity.drain), (LONG_GRACE, Activity.stop))
+)
+def test_a_signal_ends_a_drain_and_a_long_grace_and_hands_tasks_back(
+    open_stand: OpenStand, policy: Policy, begin: Callable[[Activity], None]
 ) -> None:
     async def play() -> None:
         site, activity = Site(), Activity()
         async with open_stand() as stand:
             async with (
                 stand.open_work_queue(caps=CAPS, lease=timedelta(hours=1)) as queue,
-                running(queue, site.build, LONG_GRACE, activity),
+                running(queue, site.build, policy, activity),
             ):
-                first = await started(stand)
-                activity.stop()
-                await closed(activity)
+                archive = await started(stand)
+                begin(activity)
+                await drains(logs)
                 assert site.cancelled == 0
-            assert site.cancelled == 1  # the end of the block was the second signal
-            await stand.until(first, TaskState.RETRY)
+            assert site.cancelled == 1  # the end of the block was the signal
+            task = await stand.until(archive, TaskState.RETRY)
+            assert task.failures == 0
 
-    asyncio.run(play())
+    with capture_logs() as logs:
+        asyncio.run(play())
 
 
 def test_builds_that_end_within_the_grace_are_not_handed_back(open_stand: OpenStand) -> None:
