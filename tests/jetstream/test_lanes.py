@@ -1,6 +1,7 @@
 """The lanes of clients, and messages of earlier versions, on a real server."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import pytest
@@ -8,14 +9,15 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.consumers import consumer_name
-from archiver.jetstream.lanes import Lanes, Load, choose_lane
+from archiver.jetstream.consumers import consumer_name, share_of_cap
+from archiver.jetstream.lanes import Lanes, Load, choose_lane, room_of
 from archiver.jetstream.records import Order, encode
 from archiver.jetstream.task_subject import PARKED, TaskSubject, client_token
+from archiver.jetstream.work_queue import open_work_queue
 from archiver.model import Archive, Copies, EnqueueOutcome
 from archiver.ports.queue import Attempt
 from archiver.tasks import LIGHT_MAX, Priority, TaskState
-from tests.parts.fleet import HUNG_AFTER_S, Fleet, an_archive, copies_of, until
+from tests.parts.fleet import CAPS, HUNG_AFTER_S, LEASE, Fleet, an_archive, copies_of, until
 
 HIGH, MIDDLE = Priority.HIGH, Priority.MIDDLE
 CROWD = 60
@@ -81,6 +83,35 @@ def test_a_crowd_of_light_clients_uses_the_shares_of_both_lanes(fleet: Fleet) ->
 
     chosen = asyncio.run(play())
     assert chosen.count(MIDDLE) == 2 * chosen.count(HIGH)
+
+
+def test_several_web_processes_fill_the_lanes_no_further_than_one(fleet: Fleet) -> None:
+    room = share_of_cap(CAPS["hgmo"], HIGH) + room_of(share_of_cap(CAPS["hgmo"], MIDDLE))
+
+    async def play() -> int:
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(fleet.connection())
+            tasks = connection.tasks
+            async with (
+                open_work_queue(connection=connection, caps=CAPS, lease=LEASE),
+                asyncio.timeout(HUNG_AFTER_S),
+            ):
+                for lane in (HIGH, MIDDLE):
+                    while not await tasks.consumer(consumer_name("hgmo", lane)):
+                        await asyncio.sleep(0.02)
+            queues = [await stack.enter_async_context(fleet.queue()) for _ in range(4)]
+            for number in range(40):
+                await queues[number % 4].enqueue(an_archive(), client="a")
+            return await tasks.count_in(HIGH, "hgmo") + await tasks.count_in(MIDDLE, "hgmo")
+
+    assert asyncio.run(play()) <= room + LIGHT_MAX
+
+
+def test_a_load_counts_each_task_once_that_is_created_here_or_heard_of() -> None:
+    lane = load(waiting=1)
+    for count in (lane.count, lane.hear, lane.hear, lane.count, lane.count, lane.hear):
+        count()
+    assert (lane.created, lane.unheard) == (4, 1)
 
 
 def test_a_subject_names_its_client_by_a_token_without_special_characters() -> None:

@@ -6,7 +6,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -22,6 +21,7 @@ from archiver.jetstream.parking import Parking
 from archiver.jetstream.pauses import Pauses, StateOf
 from archiver.jetstream.records import decode_waiting
 from archiver.jetstream.stored_task import TaskMessage
+from archiver.jetstream.task_subject import TaskSubject
 from archiver.tasks import Priority, preferred
 from archiver.telemetry import describe, log
 
@@ -85,7 +85,7 @@ class Dispatcher:
         self._changed = asyncio.Event()
         self._requests: dict[str, PullRequest] = {}
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
-        self._published = connection.tasks.all
+        connection.tasks.published.add(self._on_task_published)
 
     async def next_message(self) -> TaskMessage | None:
         if self._closed:
@@ -124,7 +124,7 @@ class Dispatcher:
         connection.feed.gaps.add(self._start_over)
         connection.feed.subscribe(WAITING, self._on_waiting)
         await connection.link.subscriptions.subscribe(f"{self._inbox}.*", self._receive)
-        await connection.link.subscriptions.subscribe(self._published, self._on_task_published)
+        await connection.tasks.listen()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.consumers.keep_complete())
             group.create_task(self._request_tasks())
@@ -134,7 +134,6 @@ class Dispatcher:
 
     async def leave(self) -> None:
         """Stop listening, after everything that was sent to this worker is given back."""
-        await self._connection.link.subscriptions.unsubscribe(self._published)
         await self._connection.link.subscriptions.unsubscribe(f"{self._inbox}.*")
 
     @property
@@ -210,10 +209,9 @@ class Dispatcher:
         else:
             await task_message.give_back()
 
-    async def _on_task_published(self, message: Msg) -> None:
-        with suppress(ValueError):
-            self._parking.note(self._connection.tasks.parse(message.subject))
-        if consumer := self.consumers.of_subject(message.subject):
+    def _on_task_published(self, task: TaskSubject) -> None:
+        self._parking.note(task)
+        if consumer := self.consumers.get(task.priority, task.source):
             self._raise_hint(consumer, Hint.ANNOUNCED)
 
     def _on_waiting(self, key_hash: str, payload: bytes) -> None:

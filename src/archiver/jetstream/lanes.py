@@ -12,7 +12,7 @@ from nats.js.api import ConsumerInfo
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.consumers import consumer_name
 from archiver.jetstream.task_stream import TaskStream
-from archiver.jetstream.task_subject import DEFERRED, PARKED
+from archiver.jetstream.task_subject import DEFERRED, PARKED, TaskSubject
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.single_flight import SingleFlight
 from archiver.tasks import LIGHT_MAX, Priority
@@ -29,20 +29,34 @@ CLIENTS = (Priority.HIGH, Priority.MIDDLE)
 
 @dataclass(slots=True, kw_only=True)
 class Load:
-    """The tasks of a lane, as the server reported them, and those ``created`` here since then.
+    """The tasks of a lane, as the server reported them, and those ``created`` since then.
 
-    ``share`` of them may run at a time.
+    ``share`` of them may run at a time. ``unheard`` of those created are from this process, which
+    has not heard of them as it hears of others.
     """
 
     waiting: int
     running: int
     share: int
     created: int = 0
+    unheard: int = 0
 
     @property
     def rounds(self) -> float:
         """How many rounds of builds it takes until all tasks have run."""
         return (self.waiting + self.running + self.created) / self.share
+
+    def count(self) -> None:
+        """Count a task that this process is about to create."""
+        self.created += 1
+        self.unheard += 1
+
+    def hear(self) -> None:
+        """Count a task that was published, unless it was counted before."""
+        if self.unheard:
+            self.unheard -= 1
+        else:
+            self.created += 1
 
 
 Loads: TypeAlias = Mapping[str, Load]
@@ -51,10 +65,14 @@ that wait outside of them, PARKED or DEFERRED."""
 
 
 class Lanes:
-    """Reads the loads of each source at most once a second."""
+    """Reads the loads of each source at most once a second, and counts what is published since.
+
+    Otherwise each of several web processes would fill the lanes within the same second.
+    """
 
     def __init__(self, *, tasks: TaskStream) -> None:
         self._tasks = tasks
+        tasks.published.add(self._hear)
         self._loads: BoundedCache[str, dict[str, Load]] = BoundedCache(
             ttl=LOADS_TTL, max_bytes=SOURCES_MAX_BYTES
         )
@@ -68,6 +86,7 @@ class Lanes:
         return loads
 
     async def _read(self, source: str) -> dict[str, Load]:
+        await self._tasks.listen()
         names = [consumer_name(source, priority) for priority in CLIENTS]
         loads: dict[str, Load] = {}
         with suppress(EngineUnavailable):
@@ -81,6 +100,11 @@ class Lanes:
                     loads[lane] = Load(waiting=count, running=0, share=1)
         self._loads.put(source, loads)
         return loads
+
+    def _hear(self, task: TaskSubject) -> None:
+        loads = self._loads.get(task.source)
+        if loads and (load := loads.get(task.priority)):
+            load.hear()
 
     async def waiting(self, source: str) -> int:
         """Return how many tasks of clients wait for *source*. Raises EngineUnavailable.
@@ -111,14 +135,14 @@ class Lanes:
         """Count a deferred task that is about to be created."""
         loads = self._loads.get(source)
         if loads and (load := loads.get(DEFERRED)):
-            load.created += 1
+            load.count()
 
     async def choose(self, source: str, *, open_tasks: int) -> str:
         """Return the lane for the next task of a client with so many *open_tasks*, or PARKED."""
         loads = await self.loads(source)
         lane = choose_lane(loads, open_tasks=open_tasks)
         if load := loads.get(lane):
-            load.created += 1
+            load.count()
         return lane
 
 

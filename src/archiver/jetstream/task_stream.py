@@ -2,19 +2,22 @@
 
 import json
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import nats.js.errors
+from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, ConsumerInfo, RawStreamMsg
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.link import Link
 from archiver.jetstream.streams import Streams
+from archiver.jetstream.task_subject import TaskSubject
 from archiver.jetstream.translation import WrongRevision, translated
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
+from archiver.runtime.notifications import Subscribers
 from archiver.runtime.single_flight import SingleFlight
 
 LIST_TIMEOUT = timedelta(seconds=6)
@@ -36,6 +39,8 @@ class StoredMessage(NamedTuple):
 class TaskStream:
     """Messages by subject, and consumers by name.
 
+    ``published`` notifies of tasks while it listens.
+
     Every method raises EngineUnavailable if its effect or its answer is not certain.
     """
 
@@ -43,10 +48,22 @@ class TaskStream:
         self.name = streams.tasks_stream
         self.subject, self.parse = streams.task_subject, streams.parse_task_subject
         self.lane, self.all = streams.lane_subject, streams.all_tasks
+        self.published: Subscribers[[TaskSubject]] = Subscribers()
         self._link = link
+        self._listens = False
         self._streams = streams
         self._earlier: BoundedCache[None, bool] = BoundedCache(ttl=EARLIER_TTL, max_bytes=MEGABYTE)
         self._seeking: SingleFlight[None, bool] = SingleFlight()
+
+    async def listen(self) -> None:
+        """From now on, notify ``published`` of each task that any process publishes."""
+        if not self._listens:
+            self._listens = True
+            await self._link.subscriptions.subscribe(self.all, self._hear)
+
+    async def _hear(self, message: Msg) -> None:
+        with suppress(ValueError):
+            self.published.notify(self.parse(message.subject))
 
     async def publish_new(self, subject: str, payload: bytes, *, last: int = 0) -> None:
         """Store a task on a subject with a client, unless the archive has another than *last*.
