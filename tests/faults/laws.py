@@ -22,8 +22,10 @@ SLACK_S = 2.0
 """Beyond a lease, on a busy machine."""
 
 TURNS = 10
-"""Archives of another client that may come before one of a light client: a full host, the tasks
-that a light client may have itself, and some of each share."""
+"""Archives of another client in its own lane that may come before one of a light client: what the
+lane runs, the room that it has, and one more for each worker that moves tasks there."""
+
+LANE = re.compile(r'"key": "v1/hgmo/faults/([\w-]+)/.*"lane": "(\w+)"')
 
 SECRETS = re.compile(
     rf"X-Amz-|AWSAccessKeyId|{SECRET_KEY}|{ACCESS_KEY}|Traceback|Bearer |Errno|attempt\.broken"
@@ -57,6 +59,14 @@ class Aftermath:
             if fetch.began >= self.began:
                 found[fetch.name].append(fetch)
         return found
+
+    def lanes(self) -> Mapping[str, str]:
+        """Return the lane of each archive that has ended, by the logs of the workers."""
+        return {
+            name: lane
+            for worker in self.fleet.workers
+            for name, lane in LANE.findall(worker.log.read_text(errors="replace"))
+        }
 
 
 Breach = tuple[int, str]
@@ -198,14 +208,15 @@ def _privacy(after: Aftermath) -> Iterator[Breach]:
 
 
 def _fairness(after: Aftermath) -> Iterator[Breach]:
-    """Law 11: a light client waits for few archives of a heavy one.
+    """Law 11: a light client waits for few archives of a heavy one in the same lane.
 
-    Not after the engine has lost its data: until a task is restored, a lease later, it is in no
-    queue, and the tasks that a flood creates in the meantime come first.
+    While a fault holds what one lane runs, another lane may start any number of archives. Not after
+    the engine has lost its data: until a task is restored, a lease later, it is in no queue, and
+    the tasks that a flood creates in the meantime come first.
     """
     if any(fault.kind == "engine-wiped" for fault in after.faults):
         return
-    fetches = after.fetches()
+    fetches, lanes = after.fetches(), after.lanes() if after.now.floods else {}
     for visit, names in after.now.floods:
         own = fetches.get(visit.name)
         if not own or not visit.accepted:
@@ -213,7 +224,9 @@ def _fairness(after: Aftermath) -> Iterator[Breach]:
         before = [
             name
             for name in names
-            if name in fetches and visit.accepted < fetches[name][0].began < own[0].began
+            if name in fetches
+            and lanes.get(name) == lanes.get(visit.name)
+            and visit.accepted < fetches[name][0].began < own[0].began
         ]
         if len(before) > TURNS:
             yield 11, f"{len(before)} archives of another client came before {visit.name}"

@@ -121,6 +121,16 @@ def _git(scene: Scene) -> int:
     return pid if pid and state(pid) == "T" else 0
 
 
+def _late_git(scene: Scene) -> int:
+    """Return a git that stops although the fault has given it up. It may have been killed."""
+    file = scene.fleet.stopping_git.folder / "stopped"
+    with suppress(AssertionError):
+        wait_until(file.exists, timeout_s=CHILD_WAIT_S)
+        wait_until(lambda: state(int(file.read_text())) in {"T", ""}, timeout_s=CHILD_WAIT_S)
+        return int(file.read_text())
+    return 0
+
+
 def _strike(find: Find, number: signal.Signals) -> Callable[[Scene], Iterator[str]]:
     """Return a fault that signals a process once *find* has it."""
 
@@ -135,9 +145,10 @@ def _strike(find: Find, number: signal.Signals) -> Callable[[Scene], Iterator[st
         if hit and number is signal.SIGTERM:
             send(pid, signal.SIGCONT)  # a stopped process does not end
         yield f"process {pid}" if hit else NOTHING
-        for each in ("stopped", f"stop-at-{scene.target}"):
-            (git.folder / each).unlink(missing_ok=True)
-        if hit:
+        if find is _git and not git.stop_no_more(scene.target) and not hit:
+            pid = _late_git(scene)
+        (git.folder / "stopped").unlink(missing_ok=True)
+        if pid:
             send(pid, signal.SIGCONT)
 
     return strike

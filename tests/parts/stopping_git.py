@@ -15,8 +15,8 @@ from tests.parts.process import START_TIMEOUT_S
 _SCRIPT = """#!/bin/sh
 for word do case $word in -*) ;; *) break ;; esac; done
 path=$PATH PATH={path}
-if [ -e '{folder}/stop-at-'"$word" ]; then
-  rm '{folder}/stop-at-'"$word"
+stop='{folder}/stop-at-'"$word"
+if [ -e "$stop" ] && mv "$stop" '{folder}/new' 2>/dev/null; then
   echo $$ > '{folder}/new'
   mv '{folder}/new' '{folder}/stopped'
   kill -STOP $$
@@ -45,6 +45,14 @@ class StoppingGit:
 
     def stop_at(self, command: str) -> None:
         (self.folder / f"stop-at-{command}").touch()
+
+    def stop_no_more(self, command: str) -> bool:
+        """Return whether no git has stopped at *command*, nor is about to."""
+        try:
+            (self.folder / f"stop-at-{command}").unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     async def stopped(self) -> int:
         """Wait for a process that stopped, and return its id."""

@@ -83,6 +83,7 @@ class _AttemptLog:
             level or LEVELS.get(outcome, logging.INFO),
             f"task.{outcome}",
             key=self._lease.archive.key,
+            lane=self._lease.priority,
             attempt=self._lease.attempt,
             duration_s=round(duration_s, 3),
             **fields,
