@@ -49,8 +49,9 @@ check: .venv/dev ## check format, lint, types and layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-docs: .venv/dev ## copy the texts of settings, metrics and engine errors into docs/reference
+docs: .venv/dev ## copy texts of the code into docs/reference, and make the dashboard
 	@$(BIN)/python -m tests.docs.reference
+	@$(BIN)/python -m tools.dashboard > deploy/grafana/dashboard.json
 
 bench: .venv/bench ## run the benchmarks, and write docs/benchmarks.md (ARGS=: topics, --quick)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -24,7 +24,7 @@ def asked(
 
     async def play() -> list[Answer]:
         heartbeat = Heartbeat(check=check or world.archiver.check_worker_health)
-        async with listening(f"127.0.0.1:{port}", heartbeat=heartbeat, version=VERSION):
+        async with listening([f"127.0.0.1:{port}"], heartbeat=heartbeat, version=VERSION):
             ask: Callable[[str], Answer] = lambda path: fetch(f"http://127.0.0.1:{port}{path}")  # noqa: E731
             return [await asyncio.to_thread(ask, path) for path in paths]
 
@@ -76,7 +76,7 @@ def test_a_fault_of_a_handler_is_logged() -> None:
 
 async def listen(address: str) -> None:
     heartbeat = Heartbeat(check=World().archiver.check_worker_health)
-    async with listening(address, heartbeat=heartbeat, version=VERSION):
+    async with listening([address], heartbeat=heartbeat, version=VERSION):
         pass
 
 
@@ -85,6 +85,20 @@ def test_an_address_that_is_taken_is_refused() -> None:
         taken = f"127.0.0.1:{squatter.getsockname()[1]}"
         with pytest.raises(CannotListen, match="Address already in use"):
             asyncio.run(listen(taken))
+
+
+def test_the_first_free_address_is_taken() -> None:
+    async def play(*addresses: str, required: bool = True) -> str:
+        heartbeat = Heartbeat(check=World().archiver.check_worker_health)
+        listener = listening(addresses, heartbeat=heartbeat, version=VERSION, required=required)
+        async with listener as address:
+            return address
+
+    free = f"127.0.0.1:{free_port()}"
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+        taken = f"127.0.0.1:{squatter.getsockname()[1]}"
+        assert asyncio.run(play(taken, free)) == free
+        assert asyncio.run(play(taken, required=False)) == ""
 
 
 @pytest.mark.parametrize("host", ("127.0.0.1%1", "a b", "a..b"))

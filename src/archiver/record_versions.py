@@ -19,6 +19,7 @@ VERSIONS: Mapping[str, int] = {
     "task": 1,
     "due": 1,
     "seats": 1,
+    "stock": 1,
     "breaker": 1,
     "breaker_event": 1,
     "copies": 1,

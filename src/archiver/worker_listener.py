@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -23,11 +23,17 @@ class CannotListen(Exception):
 
 @asynccontextmanager
 async def listening(
-    address: str, *, heartbeat: Heartbeat, version: Mapping[str, str]
-) -> AsyncIterator[None]:
-    """Serve ``/metrics`` and Dockerflow's routes on *address* (``host:port``) during the block.
+    addresses: Sequence[str],
+    *,
+    heartbeat: Heartbeat,
+    version: Mapping[str, str],
+    required: bool = True,
+) -> AsyncIterator[str]:
+    """Serve ``/metrics`` and Dockerflow's routes during the block. Yield the address.
 
-    The worker's own event loop answers, so a worker that hangs does not. Raises CannotListen.
+    It is the first of *addresses* (``host:port``) that can be bound. If none can, raises
+    CannotListen, or yields an empty text unless one is *required*. The worker's own event loop
+    answers, so a worker that hangs does not.
     """
 
     async def heartbeat_of(_request: web.Request) -> web.Response:
@@ -52,14 +58,24 @@ async def listening(
     runner = web.AppRunner(app, access_log=None, logger=_LOG, shutdown_timeout=1)
     await runner.setup()
     try:
+        yield await _bind_first(runner, addresses, required=required)
+    finally:
+        await runner.cleanup()
+
+
+async def _bind_first(runner: web.AppRunner, addresses: Sequence[str], *, required: bool) -> str:
+    failure: OSError | UnicodeError | None = None
+    for address in addresses:
         host, _, port = address.rpartition(":")
         try:
             await web.TCPSite(runner, host.strip("[]"), int(port)).start()
         except (OSError, UnicodeError) as exc:
-            raise CannotListen(_why(exc)) from exc
-        yield
-    finally:
-        await runner.cleanup()
+            failure = exc
+        else:
+            return address
+    if failure and required:
+        raise CannotListen(_why(failure)) from failure
+    return ""
 
 
 @web.middleware

@@ -1,10 +1,13 @@
 """A command that cannot listen on its address reports that in one sentence."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,35 @@ def test_several_workers_cannot_serve_metrics_at_one_address(tmp_path: Path) -> 
 
     assert ended.exit_code == 2
     assert "worker.metrics_listen" in ended.stderr
+
+
+def test_workers_of_one_machine_serve_their_metrics_side_by_side(tmp_path: Path) -> None:
+    started = re.compile(rb'"metrics": ?"(127\.0\.0\.1:80[123]\d)"')
+    env = {**ELSEWHERE, "ARCHIVER_LOG__FORMAT": "json"}
+
+    def has_started(log: Path) -> bool:
+        return started.search(log.read_bytes()) is not None
+
+    with ExitStack() as stack:
+        addresses = []
+        for name in ("one", "two"):
+            log = tmp_path / name
+            stack.enter_context(
+                running(
+                    [sys.executable, "-m", "archiver", "worker"],
+                    log=log,
+                    ready=partial(has_started, log),
+                    env=env,
+                    cwd=tmp_path,
+                )
+            )
+            found = started.search(log.read_bytes())
+            assert found
+            addresses.append(found[1].decode())
+        assert len(set(addresses)) == 2
+        for address in addresses:
+            answer = fetch(f"http://{address}/metrics")
+            assert (answer.status, b"archiver_engine_connected 0.0" in answer.body) == (200, True)
 
 
 @pytest.mark.thorough

@@ -21,7 +21,7 @@ from archiver.settings import (
     SourceSettings,
     TokenSettings,
 )
-from archiver.telemetry import METRICS
+from archiver.telemetry import all_metrics
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 SETTINGS, LOGS = FOLDER / "settings.md", FOLDER / "metrics-and-logs.md"
@@ -75,7 +75,7 @@ def setting_texts() -> dict[str, str]:
 
 
 def metric_texts() -> dict[str, str]:
-    metrics = [metric for each in vars(METRICS).values() for metric in each.describe()]
+    metrics = [metric for each in all_metrics().values() for metric in each.describe()]
     suffixes = {"counter": "_total"}
     return {f"{m.name}{suffixes.get(m.type, '')}": m.documentation for m in metrics}
 

@@ -10,11 +10,12 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 
 import pytest
+from prometheus_client import REGISTRY
 
 from archiver.errors import (
     ArchiverError,
@@ -265,3 +266,29 @@ def test_a_conversion_ends_with_its_worker_however_that_ends(tmp_path: Path) -> 
         finally:
             worker.kill()
     wait_until(lambda: not Path(f"/proc/{process}").exists(), what="the conversion's end")
+
+
+@pytest.mark.parametrize(
+    ("data", "ending", "outcome"),
+    (
+        (GIT_TAR, True, "succeeded"),
+        (b"x" * 2000, False, "refused"),
+        (GIT_TAR, False, "lost"),
+        (GIT_TAR, MirrorFailed("git failed at the end"), "aborted"),
+    ),
+)
+def test_conversions_are_counted_by_their_outcome(
+    tmp_path: Path,
+    data: bytes,
+    ending: bool | Exception,  # noqa: FBT001
+    outcome: str,
+) -> None:
+    def count() -> float:
+        labels = {"suffix": "tar", "outcome": outcome}
+        return REGISTRY.get_sample_value("archiver_conversions_total", labels) or 0
+
+    before = count()
+    with suppress(ArchiverError):
+        asyncio.run(convert_piped(data, tmp_path, ending=ending))
+    assert count() == before + 1
+    assert REGISTRY.get_sample_value("archiver_conversions_running") == 0

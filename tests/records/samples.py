@@ -78,6 +78,13 @@ SAMPLES: Mapping[str, Sample] = {
     "task": _sample(a_task(), records.decode_task),
     "due": _sample(records.DueRecord(due_at=NOW), records.decode_due),
     "seats": _sample(records.SeatsRecord(holders={"a": NOW}), records.decode_seats),
+    "stock": _sample(
+        records.StockRecord(
+            counted_at=NOW,
+            regions=(records.RegionStockRecord(region=Region("one"), archives=1, size_bytes=1),),
+        ),
+        records.decode_stock,
+    ),
     "breaker": _sample(BREAKER, records.decode_breaker),
     "breaker_event": _sample(
         records.BreakerEvent(key="breaker.source.hgmo", record=BREAKER, revision=1),

@@ -18,6 +18,7 @@ from archiver.jetstream.records import (
     RepairRecord,
     RevRecord,
     SeatsRecord,
+    StockRecord,
     TaskRecord,
     WaitingRecord,
 )
@@ -40,6 +41,7 @@ TYPES: Mapping[str, type] = {
     "task": TaskRecord,
     "due": DueRecord,
     "seats": SeatsRecord,
+    "stock": StockRecord,
     "breaker": BreakerRecord,
     "breaker_event": BreakerEvent,
     "copies": CopiesRecord,

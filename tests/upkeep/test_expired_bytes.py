@@ -7,6 +7,7 @@ import pytest
 
 from archiver.errors import EngineUnavailable
 from archiver.model import Pin
+from archiver.testing import MemoryStockBook
 from archiver.upkeep.inventory import Inventory
 from archiver.upkeep.leftovers import Leftovers
 from archiver.upkeep.sweep import Sweeper
@@ -62,6 +63,7 @@ def test_a_sweep_removes_expired_bytes_too_and_only_then() -> None:
             storage=bench.storage,
             contents=bench.storage.contents,
             schedule=bench.schedule,
+            stock_book=MemoryStockBook(),
             expirer=bench.expirer,
             interval=DAY,
             min_age=DAY,

@@ -10,8 +10,15 @@ from structlog.testing import capture_logs
 from archiver.errors import EngineUnavailable
 from archiver.model import Archive, Pin, Region
 from archiver.ports.bucket_contents import UnfinishedUpload
+from archiver.ports.stock import RegionStock
 from archiver.purge import Forgetter
-from archiver.testing import MemoryEngine, MemoryIndex, MemorySchedule, MemoryStorage
+from archiver.testing import (
+    MemoryEngine,
+    MemoryIndex,
+    MemorySchedule,
+    MemoryStockBook,
+    MemoryStorage,
+)
 from archiver.upkeep.expiry import Expirer
 from archiver.upkeep.periodic import RETRY
 from archiver.upkeep.sweep import ORPHANS_FEW, WORK, Sweep, Sweeper
@@ -27,6 +34,7 @@ class Bench:
     def __init__(self) -> None:
         self.storage = MemoryStorage(regions=(ONE, TWO))
         self.schedule = MemorySchedule()
+        self.stock_book = MemoryStockBook()
         engine = MemoryEngine()
         self.expirer = Expirer(
             storage=self.storage,
@@ -42,6 +50,7 @@ class Bench:
             storage=self.storage,
             contents=self.storage.contents,
             schedule=self.schedule,
+            stock_book=self.stock_book,
             expirer=self.expirer,
             interval=interval,
             min_age=DAY,
@@ -106,6 +115,23 @@ def test_an_object_that_a_manifest_names_in_another_region_stays() -> None:
         assert await bench.sweeper().sweep() == Sweep(archives=1, objects=1, size_bytes=5)
         assert list(bench.storage.objects[TWO]) == [named]
         assert left not in bench.storage.objects[TWO]
+
+    play(scenario)
+
+
+def test_a_sweep_counts_what_each_region_has() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.commit(an_archive(), ONE, TWO)
+        bench.commit(an_archive(), ONE)
+        for down in (True, False):
+            bench.stock_book.down = down
+            assert (await bench.sweeper().sweep()).complete
+        stock = await bench.stock_book.read()
+        assert stock
+        assert stock.regions == {
+            ONE: RegionStock(archives=2, size_bytes=2),
+            TWO: RegionStock(archives=1, size_bytes=1),
+        }
 
     play(scenario)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from archiver.errors import ArchiverError, UnknownRev, UnreadableManifest
@@ -286,3 +287,33 @@ def test_a_task_over_which_workers_keep_vanishing_is_given_up() -> None:
     task = asyncio.run(play())
     assert task.error
     assert task.error.code == "workers_lost"
+
+
+def test_running_attempts_are_counted_by_their_phase(open_stand: OpenStand) -> None:
+    seen: list[dict[str, float]] = []
+
+    def look() -> None:
+        values = {
+            phase: REGISTRY.get_sample_value("archiver_attempts_in_phase", {"phase": phase})
+            for phase in Phase
+        }
+        seen.append({phase: value for phase, value in values.items() if value})
+
+    async def build(archive: Archive, attempt: Attempt) -> Copies:
+        look()
+        for _ in range(2):
+            attempt.report(Phase.FETCHING, 1)
+        look()
+        attempt.report(Phase.COMMITTING, 2)
+        look()
+        return copies_of(archive)
+
+    async def play() -> None:
+        archive = an_archive()
+        async with open_stand() as stand, stand.worker(build):
+            await stand.queue.enqueue(archive)
+            await stand.until(archive, TaskState.SUCCESS)
+        look()
+
+    asyncio.run(play())
+    assert seen == [{Phase.CONNECTING: 1}, {Phase.FETCHING: 1}, {Phase.COMMITTING: 1}, {}]

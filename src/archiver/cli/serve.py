@@ -64,7 +64,7 @@ def command(config: Path | None) -> None:
 
 def require_one_metrics_listener(settings: Settings) -> None:
     """Raise SettingsError if several workers would serve metrics at one address."""
-    if settings.worker.metrics_listen and settings.worker.processes > 1:
+    if settings.worker.metrics_listen not in {None, "off"} and settings.worker.processes > 1:
         raise SettingsError(
             "worker.metrics_listen: is one address for several `worker.processes`; leave it out, "
             "because the web processes of `archiver serve` report the metrics of all workers"

@@ -4,8 +4,8 @@ import asyncio
 import sys
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from typing import cast
 
 import msgspec
@@ -28,6 +28,7 @@ from archiver.runtime.pipes import read_piece
 from archiver.runtime.processes import started
 from archiver.runtime.tasks import cancel_and_wait, complete_despite_cancellation, concurrently
 from archiver.runtime.threads import run_in_thread
+from archiver.telemetry import METRICS
 
 VERSION = 2
 """Increase it with every change to the bytes of converted archives."""
@@ -73,6 +74,7 @@ class ProcessConverter:
         piped: PipedTar | None = None,
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         async with AsyncExitStack() as stack:
+            stack.enter_context(_counted(target.suffix))
             spool = None
             if original.suffix == "zip":
                 spool = stack.enter_context(self._workspace.spool(expected_bytes=size_bytes))
@@ -92,6 +94,27 @@ class ProcessConverter:
             feed = process.follow(pipe) if pipe else process.feed(chunks, spool)
             feeding = await stack.enter_async_context(concurrently(feed))
             yield await stack.enter_async_context(aclosing(process.iter_output(feeding)))
+
+
+@contextmanager
+def _counted(suffix: str) -> Iterator[None]:
+    """Count a conversion to *suffix* by the outcome of the block."""
+    outcome = "aborted"
+    try:
+        with METRICS.conversions_running.track_inprogress():
+            yield
+        outcome = "succeeded"
+    except _REFUSED:
+        outcome = "refused"
+        raise
+    except ConversionLost:
+        outcome = "lost"
+        raise
+    except InternalError:
+        outcome = "failed"
+        raise
+    finally:
+        METRICS.conversions.labels(suffix=suffix, outcome=outcome).inc()
 
 
 class _ConversionProcess:

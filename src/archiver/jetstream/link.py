@@ -20,7 +20,7 @@ from archiver.jetstream.connection_faults import Faults, TlsNotOffered, Unreadab
 from archiver.jetstream.subscriptions import Subscriptions
 from archiver.runtime.notifications import Subscribers
 from archiver.runtime.tasks import cancellable, complete_despite_cancellation, reraise_cancellation
-from archiver.telemetry import describe, log
+from archiver.telemetry import METRICS, describe, log
 from archiver.tls import create_ssl_context
 
 REQUEST_TIMEOUT = timedelta(seconds=3)
@@ -182,6 +182,7 @@ class Link:
 
     def _connected(self) -> None:
         self._up.set()
+        METRICS.engine_connected.set(1)
         self.faults.forget_all()
         self.gaps.notify()
 
@@ -190,6 +191,7 @@ class Link:
             self._down_since = time.monotonic()
             self.faults.forget_all()
         self._up.clear()
+        METRICS.engine_connected.set(0)
 
     def _options(self) -> dict[str, Any]:
         servers = self._servers

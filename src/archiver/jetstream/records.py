@@ -236,6 +236,24 @@ class DueRecord(Record, frozen=True, kw_only=True):
             raise ValueError("due too far in the future")
 
 
+class RegionStockRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """See ``ports.stock.RegionStock``."""
+
+    region: Region
+    archives: Count
+    size_bytes: Count
+
+
+class StockRecord(Record, frozen=True, kw_only=True):
+    """See ``ports.stock.Stock``."""
+
+    counted_at: Moment
+    regions: tuple[RegionStockRecord, ...]
+
+    def __post_init__(self) -> None:
+        _require_past(self.counted_at)
+
+
 class SeatsRecord(Record, frozen=True, kw_only=True):
     """The holders of a source's seats, with the ends of their leases."""
 
@@ -338,6 +356,7 @@ decode_repair = _decoder(RepairRecord, "repair")
 decode_due = _decoder(DueRecord, "due")
 decode_rev = _decoder(RevRecord, "rev")
 decode_seats = _decoder(SeatsRecord, "seats")
+decode_stock = _decoder(StockRecord, "stock")
 decode_breaker = _decoder(BreakerRecord, "breaker")
 decode_breaker_event = _decoder(BreakerEvent, "breaker_event")
 decode_finished = _decoder(FinishedRecord, "finished")

@@ -1,6 +1,7 @@
 """Archives that lack a copy in some region, in a bucket of NATS."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from archiver.jetstream.connection import Connection
@@ -22,6 +23,7 @@ class JetStreamRepairList:
     """Implements ``ports.queue.RepairList``."""
 
     def __init__(self, *, connection: Connection) -> None:
+        self.lacking: Mapping[Region, int] = {}
         self._connection = connection
         self._noted: BoundedCache[str, None] = BoundedCache(
             ttl=NOTED_TTL, max_bytes=NOTED_MAX_BYTES
@@ -42,11 +44,14 @@ class JetStreamRepairList:
             await self._connection.kv.purge(REPAIRS, archive.key_hash, revision=entry.revision)
 
     async def due(self) -> AsyncGenerator[Repair, None]:
+        lacking = Counter[Region]()
         for key_hash in await self._connection.kv.keys(REPAIRS, ">"):
-            if repair := await self._read_due(key_hash):
+            if repair := await self._read_due(key_hash, lacking):
                 yield repair
+        self.lacking = lacking
 
-    async def _read_due(self, key_hash: str) -> Repair | None:
+    async def _read_due(self, key_hash: str, lacking: Counter[Region]) -> Repair | None:
+        """Return a repair if it is due. Count what it lacks in any case."""
         entry = await self._connection.kv.get(REPAIRS, key_hash)
         if entry is None:
             return None
@@ -55,6 +60,7 @@ class JetStreamRepairList:
         if record is None or archive is None or archive.key_hash != key_hash:
             await self._connection.kv.remove_unreadable(REPAIRS, key_hash, entry)
             return None
+        lacking.update(record.missing)
         if record.due_at > datetime.now(UTC):
             return None
         return Repair(

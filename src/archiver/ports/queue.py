@@ -217,8 +217,12 @@ class Repair:
 class RepairList(Protocol):
     """Archives that lack a copy in some region.
 
+    ``lacking`` counts the copies that each region lacked when ``due`` last came to its end.
+
     Every method raises EngineUnavailable if its effect or its answer is not certain.
     """
+
+    lacking: Mapping[Region, int]
 
     async def add(self, archive: Archive, missing: Sequence[Region]) -> None:
         """Add *archive*, unless it is listed. Cheap to repeat."""

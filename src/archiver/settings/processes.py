@@ -157,9 +157,11 @@ class WorkerSettings(Section):
     """Bytes that all files of Git LFS in `mirror_dir` may use, at least 1 GiB, and so the most that
     one archive may have. The files that were not used for the longest time are removed first.
     """
-    metrics_listen: Address | None = None
-    """Address and port at which a worker serves /metrics and Dockerflow's routes. Not needed with
-    `archiver serve`, whose web processes report the metrics of all processes.
+    metrics_listen: Address | Literal["off"] | None = None
+    """Address and port at which a worker serves /metrics and Dockerflow's routes. Default: the
+    first free port from 8011 to 8030 of 127.0.0.1, which `worker.started` names in the log. `off`:
+    nowhere. The workers of `archiver serve` need none: its web processes report the metrics of all
+    processes.
     """
 
 

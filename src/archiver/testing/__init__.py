@@ -12,6 +12,7 @@ from archiver.testing.hosts import FakeSource
 from archiver.testing.index import MemoryIndex
 from archiver.testing.last_uses import MemoryLastUses
 from archiver.testing.schedule import MemorySchedule
+from archiver.testing.stock_book import MemoryStockBook
 from archiver.testing.storage import MemoryStorage
 from archiver.testing.task_list import MemoryTaskList
 from archiver.testing.work_queue import MemoryWorkQueue
@@ -26,6 +27,7 @@ __all__ = [
     "MemoryIndex",
     "MemoryLastUses",
     "MemorySchedule",
+    "MemoryStockBook",
     "MemoryStorage",
     "MemoryTaskList",
     "MemoryWorkQueue",

@@ -2,9 +2,10 @@
 
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 from archiver.errors import ArchiverError, EngineFull, EngineUnavailable, LeaseLost
 from archiver.model import Archive, EnqueueOutcome, Region, parse_key
@@ -72,6 +73,7 @@ class MemoryEngine:
         self.outages: dict[str, OutageHistory] = {}
         self.vanished: dict[str, int] = {}
         self.repairs: dict[str, tuple[Region, ...]] = {}
+        self.lacking: Mapping[Region, int] = {}
         self._due: dict[str, tuple[datetime, int]] = {}
         self.clients: dict[str, str] = {}
         self._counts: Counter[tuple[str, str, int]] = Counter()
@@ -203,6 +205,7 @@ class MemoryEngine:
             if archive and due_at <= datetime.now(UTC):
                 missing = self.repairs[key]
                 yield Repair(archive=archive, missing=missing, tries=tries, revision=tries)
+        self.lacking = Counter(chain.from_iterable(self.repairs.values()))
 
     async def postpone(self, repair: Repair, *, until: datetime) -> bool:
         self.raise_if_down()

@@ -9,6 +9,7 @@ from archiver.ports.index_entries import IndexEntries
 from archiver.ports.last_uses import LastUses
 from archiver.ports.queue import RepairList, TaskEvents, TaskQueue
 from archiver.ports.schedule import Schedule
+from archiver.ports.stock import StockBook
 from archiver.ports.storage import Storage
 from archiver.prewarm.rules import PrewarmRule
 from archiver.runtime.notifications import Subscribers
@@ -66,6 +67,7 @@ async def sweep_buckets(
     storage: Storage,
     contents: BucketContents,
     schedule: Schedule,
+    stock_book: StockBook,
     expirer: Expirer,
     interval: timedelta,
     min_age: timedelta,
@@ -75,6 +77,7 @@ async def sweep_buckets(
         storage=storage,
         contents=contents,
         schedule=schedule,
+        stock_book=stock_book,
         expirer=expirer,
         interval=interval,
         min_age=min_age,

@@ -9,7 +9,7 @@ from archiver.model import Region
 from archiver.ports.queue import Repair, RepairList, TaskQueue
 from archiver.ports.storage import Storage
 from archiver.tasks import Priority
-from archiver.telemetry import log
+from archiver.telemetry import METRICS, log
 
 DOUBLINGS_MAX = 7
 """From the usual 30 s to about an hour, for a copy that fails although its region answers."""
@@ -54,6 +54,8 @@ class Repairer:
                     healthy = {region for region, error in answers.items() if error is None}
                 if healthy.intersection(repair.missing):
                     await self._enqueue(repair)
+        for region in self._storage.regions:
+            METRICS.copies_lacking.labels(region=region).set(self._repairs.lacking.get(region, 0))
 
     async def _enqueue(self, repair: Repair) -> None:
         """Postpone *repair* first: its task may end and remove it before ``enqueue`` returns."""

@@ -1,9 +1,10 @@
 """Removes, periodically, what killed processes left in the buckets."""
 
 import time
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from archiver.errors import (
     EngineUnavailable,
@@ -14,10 +15,11 @@ from archiver.errors import (
 from archiver.model import Region
 from archiver.ports.bucket_contents import BucketContents
 from archiver.ports.schedule import Schedule
+from archiver.ports.stock import RegionStock, Stock, StockBook
 from archiver.ports.storage import Storage
 from archiver.telemetry import METRICS, log
 from archiver.upkeep.expiry import Expirer
-from archiver.upkeep.inventory import Inventory
+from archiver.upkeep.inventory import Counts, Inventory
 from archiver.upkeep.leftovers import Leftovers, Orphan
 from archiver.upkeep.periodic import TURN, Periodic
 
@@ -57,6 +59,7 @@ class Sweeper:
         storage: Storage,
         contents: BucketContents,
         schedule: Schedule,
+        stock_book: StockBook,
         expirer: Expirer,
         interval: timedelta,
         min_age: timedelta,
@@ -65,6 +68,7 @@ class Sweeper:
         self._storage = storage
         self._contents = contents
         self._expirer = expirer
+        self._stock_book = stock_book
         self._periodic = Periodic(schedule=schedule, work=WORK, interval=interval, turn=turn)
         self._leftovers = Leftovers(storage=storage, contents=contents, min_age=min_age)
 
@@ -128,6 +132,7 @@ class Sweeper:
     async def _find_orphans(self, sweep: Sweep) -> list[Orphan]:
         inventory = Inventory(contents=self._contents)
         await inventory.survey()
+        await self._record(inventory.counts)
         orphans: list[Orphan] = []
         async with aclosing(inventory.archives()) as archives:
             async for listed in archives:
@@ -138,6 +143,16 @@ class Sweeper:
                     sweep.complete = False
                     break
         return orphans
+
+    async def _record(self, counts: Mapping[Region, Counts]) -> None:
+        regions = {
+            region: RegionStock(archives=each.manifests, size_bytes=each.size_bytes)
+            for region, each in counts.items()
+        }
+        try:
+            await self._stock_book.write(Stock(counted_at=datetime.now(UTC), regions=regions))
+        except EngineUnavailable as exc:
+            log.debug("stock.not_written", code=exc.code)
 
     async def _remove(self, orphans: list[Orphan], sweep: Sweep) -> None:
         unexpected = sum(orphan.tombstone is None for orphan in orphans)

@@ -18,8 +18,10 @@ from archiver.jetstream.feed import relay
 from archiver.jetstream.fleet import JetStreamFleet
 from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.last_uses import JetStreamLastUses
+from archiver.jetstream.queue_gauges import QueueGauges
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.schedule import JetStreamSchedule
+from archiver.jetstream.stock_book import JetStreamStockBook
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.worker_reports import Reporter
 from archiver.limiter import Limiter
@@ -34,6 +36,7 @@ from archiver.storage.regional_storage import RegionalStorage
 from archiver.telemetry import METRICS
 from archiver.upkeep.background import recheck_and_restore
 from archiver.upkeep.region_probe import probe_regions
+from archiver.upkeep.vital_signs import VitalSigns
 from archiver.wiring import adapters
 from archiver.wiring.breakers import create_guard
 from archiver.worker.activity import Activity
@@ -51,6 +54,7 @@ class Parts:
     lfs_cache: LfsCache | None
     uses: JetStreamLastUses
     guard: Guard
+    stock_book: JetStreamStockBook
 
 
 @asynccontextmanager
@@ -102,11 +106,15 @@ async def open_parts(
             lease=settings.engine.lease,
         )
         await stack.enter_async_context(upkeep)
+        fleet = JetStreamFleet(connection=connection)
+        stock_book = JetStreamStockBook(connection=connection)
         await stack.enter_async_context(
             in_background(
                 breakers.keep_current(),
                 guard.keep_measuring(),
                 answers.keep_counting(),
+                VitalSigns(fleet=fleet, storage=storage, stock_book=stock_book).keep_measuring(),
+                QueueGauges(connection=connection, sources=settings.sources).keep_measuring(),
                 probe_regions(
                     storage=storage,
                     answers=answers,
@@ -123,7 +131,7 @@ async def open_parts(
             index=index,
             queue=queue,
             repairs=repairs,
-            fleet=JetStreamFleet(connection=connection),
+            fleet=fleet,
             verify=stack.enter_context(adapters.open_verifier(settings)),
             converter=ProcessConverter(
                 workspace=adapters.create_workspace(settings),
@@ -150,6 +158,7 @@ async def open_parts(
             lfs_cache=lfs_cache,
             uses=JetStreamLastUses(connection=connection),
             guard=guard,
+            stock_book=stock_book,
         )
 
 

@@ -19,7 +19,7 @@ from archiver.settings import (
     load,
     policy_file,
 )
-from archiver.telemetry import set_up_logging
+from archiver.telemetry import begin_web_at_zero, set_up_logging
 from archiver.upkeep.background import record_uses
 from archiver.upkeep.operations import Operations
 from archiver.web.app import Services, create_app
@@ -36,6 +36,7 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     """Return the application that granian loads, with the settings of the environment."""
     settings = load()
     server = settings.server
+    begin_web_at_zero(settings.sources)
     set_up_logging(settings.log.format, level=settings.log.level, process="web")
 
     ranges = CloudRanges(files=cloud_ranges_files(settings))

@@ -1,23 +1,26 @@
 """Puts a worker together, and runs it."""
 
 import asyncio
+import os
 import signal
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import timedelta
 
 from archiver import __version__
+from archiver.embedded.program import SUPERVISED
 from archiver.errors import NoRoom
 from archiver.health import Health, Heartbeat
 from archiver.jetstream.fullness import Fullness
 from archiver.jetstream.schedule import JetStreamSchedule
 from archiver.jetstream.work_queue import open_work_queue
+from archiver.model import SUFFIXES
 from archiver.runtime.file_limit import raise_file_limit
 from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.settings import Settings
 from archiver.sources.git.lfs.cache import LfsCache
 from archiver.sources.git.mirrors import Mirrors
-from archiver.telemetry import log, set_up_logging
+from archiver.telemetry import begin_worker_at_zero, log, set_up_logging
 from archiver.upkeep.background import (
     expire_archives,
     poll_branches,
@@ -32,6 +35,9 @@ from archiver.wiring.prewarm import prewarm_rules
 from archiver.worker.activity import Activity
 from archiver.worker.worker import Policy, Worker
 from archiver.worker_listener import listening
+
+METRICS_PORTS = range(8011, 8031)
+"""For the workers of one machine that have no address of their own in the settings."""
 
 
 async def run_worker(settings: Settings) -> bool:
@@ -51,9 +57,10 @@ async def run_worker(settings: Settings) -> bool:
     _warn_if_no_room(settings)
     async with (
         open_parts(settings, process="worker", activity=activity) as parts,
-        _listen(settings, parts.archiver, activity),
+        _listen(settings, parts.archiver, activity) as metrics,
     ):
-        log.info("worker.started", sources=sorted(settings.served_sources))
+        begin_worker_at_zero(settings.served_sources, SUFFIXES)
+        log.info("worker.started", sources=sorted(settings.served_sources), metrics=metrics)
         if parts.mirrors:
             await _clean_up(parts.mirrors)
         if parts.lfs_cache:
@@ -81,16 +88,22 @@ async def _clean_up(folder: Mirrors | LfsCache) -> None:
 
 def _listen(
     settings: Settings, archiver: Archiver, activity: Activity
-) -> AbstractAsyncContextManager[None]:
-    address = settings.worker.metrics_listen
-    if not address:
-        return nullcontext()
+) -> AbstractAsyncContextManager[str]:
+    """Serve the worker's metrics; with `archiver serve`, only at an address of the settings."""
+    chosen = settings.worker.metrics_listen
+    if chosen == "off" or (chosen is None and SUPERVISED in os.environ):
+        return nullcontext("")
 
     async def check() -> Health:
         return await archiver.check_worker_health(draining=activity.draining.is_set())
 
     heartbeat = Heartbeat(check=check, breakers=archiver.breaker_health)
-    return listening(address, heartbeat=heartbeat, version=settings.server.version(__version__))
+    return listening(
+        [chosen] if chosen else [f"127.0.0.1:{port}" for port in METRICS_PORTS],
+        heartbeat=heartbeat,
+        version=settings.server.version(__version__),
+        required=chosen is not None,
+    )
 
 
 async def _work(settings: Settings, parts: Parts, activity: Activity) -> None:
@@ -140,6 +153,7 @@ async def _keep_up(settings: Settings, parts: Parts, expirer: Expirer, activity:
         storage=parts.storage,
         contents=parts.storage.contents,
         schedule=schedule,
+        stock_book=parts.stock_book,
         expirer=expirer,
         interval=settings.housekeeping.sweep_interval,
         min_age=settings.leftover_age,

@@ -28,6 +28,7 @@ from archiver.tasks import Priority
 from archiver.telemetry import METRICS, describe, log
 from archiver.worker import back_off
 from archiver.worker.activity import Activity
+from archiver.worker.counted_attempt import CountedAttempt
 
 Build = Callable[[Archive, Attempt], Coroutine[Any, Any, Copies]]
 """``service.Archiver.build``."""
@@ -185,17 +186,18 @@ class Worker:
             line.write("succeeded", size_bytes=size_bytes, regions=copies.regions)
 
     async def _build_under(self, lease: Lease) -> Copies:
-        building = asyncio.create_task(self._build(lease.archive, lease))
-        renewing = asyncio.create_task(lease.keep_renewed())
-        try:
-            await asyncio.wait({building, renewing}, return_when=asyncio.FIRST_COMPLETED)
-            if renewing.done():
-                renewing.result()
-            return building.result()
-        finally:
-            building.cancel()
-            await asyncio.wait({building})
-            await cancel_and_wait(renewing)
+        with CountedAttempt(lease) as attempt:
+            building = asyncio.create_task(self._build(lease.archive, attempt))
+            renewing = asyncio.create_task(lease.keep_renewed())
+            try:
+                await asyncio.wait({building, renewing}, return_when=asyncio.FIRST_COMPLETED)
+                if renewing.done():
+                    renewing.result()
+                return building.result()
+            finally:
+                building.cancel()
+                await asyncio.wait({building})
+                await cancel_and_wait(renewing)
 
     async def _retry_or_fail(self, lease: Lease, error: ArchiverError, line: _AttemptLog) -> None:
         if isinstance(error, SourcePaused):

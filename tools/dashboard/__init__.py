@@ -1,0 +1,1 @@
+"""The Grafana dashboard, made from the table of all metrics."""
