@@ -1,4 +1,4 @@
-"""Logs and metrics."""
+"""Logs, metrics and traces."""
 
 from archiver.telemetry.log_setup import LogFormat, describe, log, set_up_logging
 from archiver.telemetry.metrics import (
