@@ -22,6 +22,7 @@ from archiver.ports.source import Source
 from archiver.ports.storage import Storage
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.single_flight import SingleFlight
+from archiver.telemetry.tracing import Kind, SpanName, span
 
 NAME_TTL = timedelta(seconds=60)
 """How long a name is cached. Branches and bookmarks move; a tag may."""
@@ -203,11 +204,15 @@ class Resolver:
 
     async def _ask(self, source: Source, repo: str, rev: str, answer: Awaitable[Node]) -> Resolved:
         started_at = datetime.now(UTC)
-        try:
-            node = await answer
-        except NotFound as exc:
-            self._absent.put((source.name, repo, rev), (type(exc), exc.message))
-            raise
+        with span(SpanName.LOOKUP, kind=Kind.CLIENT, source=source.name) as lookup:
+            try:
+                node = await answer
+            except NotFound as exc:
+                self._absent.put((source.name, repo, rev), (type(exc), exc.message))
+                lookup.set(outcome=exc.code)
+                lookup.end()  # an answer, not a failure
+                raise
+            lookup.set(outcome="ok")
         self._known.put((source.name, repo, node), None)
         return Resolved(node=node, at=started_at)
 

@@ -306,3 +306,13 @@ def test_show_prints_only_the_settings_that_apply_to_the_kind_of_a_source(
     assert "# token_file is not set" not in hg
     (tmp_path / "archiver.toml").write_text(result.stdout)
     assert tomllib.loads(run("config", "show").stdout) == tomllib.loads(result.stdout)
+
+
+def test_check_warns_of_traces_that_cannot_be_sent(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "archiver.toml").write_text(CONFIG)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
+    result = run("config", "check")
+    assert result.exit_code == 0, result.output
+    assert "Warning: OTEL_TRACES_EXPORTER: unsupported 'zipkin'" in result.stderr

@@ -22,6 +22,7 @@ from archiver.ports.source import Source
 from archiver.ports.storage import Commit, Storage, StoredState
 from archiver.tasks import Phase
 from archiver.telemetry import METRICS, log
+from archiver.telemetry.tracing import Kind, SpanName, measured, span, stage
 
 
 async def replicate(storage: Storage, archive: Archive, copies: Copies, attempt: Attempt) -> Copies:
@@ -32,7 +33,8 @@ async def replicate(storage: Storage, archive: Archive, copies: Copies, attempt:
             continue
         attempt.report(Phase.COPYING)
         try:
-            await storage.copy(archive, copies, region)
+            with span(SpanName.COPY, region=region, size_bytes=copies.manifest.size_bytes):
+                await storage.copy(archive, copies, region)
         except ArchiverError as exc:
             METRICS.repairs.labels(region=region, outcome="failed").inc()
             log.warning("copy.failed", region=region, key=archive.key, **exc.log_fields)
@@ -150,7 +152,8 @@ class Builder:
             progress = Progress(attempt.report)
             if _may_hide_parts(copies.manifest):
                 progress.hide()
-            chunks = self._storage.read_copy(copies, region)
+            read = stage(SpanName.READ, kind=Kind.CLIENT, region=region, suffix=relative.suffix)
+            chunks = measured(self._storage.read_copy(copies, region), read)
             try:
                 async with self._pipeline.convert_copy(
                     source, relative, archive, copies.manifest, chunks, progress

@@ -11,6 +11,7 @@ from archiver.model import Archive, Completeness, Conversion, Manifest, Verified
 from archiver.ports.formats import Converter, Verifier, VerifierFactory
 from archiver.ports.source import PipedTar, Source, Stream, TreeCheck
 from archiver.telemetry import log
+from archiver.telemetry.tracing import Kind, SpanName, measured, stage
 from archiver.tree_proof import TreeProof
 
 T = TypeVar("T")
@@ -135,6 +136,7 @@ class Pipeline:
                 progress.receive(stream.chunks),
                 self._verifier(source, candidate, stream.root),
                 proof,
+                suffix=candidate.suffix,
             )
             if not converts:
                 yield Output(stream=fetched, source_url=stream.url)
@@ -166,13 +168,21 @@ class Pipeline:
         convert = convert or candidate != archive
         if convert:
             self._converter.require_room(original=candidate, target=archive)
-        async with source.open(candidate, on_received=progress.received) as stream:
-            if not stream.shows_progress:
-                progress.hide()
-            if not convert and stream.root != stream.client_root:
-                convert = True
-                self._converter.require_room(original=candidate, target=archive)
-            yield stream, convert
+        with stage(
+            SpanName.FETCH, kind=Kind.CLIENT, source=source.name, suffix=candidate.suffix
+        ) as fetch:
+            async with source.open(candidate, on_received=progress.received) as stream:
+                if not stream.shows_progress:
+                    progress.hide()
+                if not convert and stream.root != stream.client_root:
+                    convert = True
+                    self._converter.require_room(original=candidate, target=archive)
+                if stream.tree_check:  # the host has sent all before
+                    fetch.set(size_bytes=progress.received_bytes)
+                    fetch.end()
+                    yield stream, convert
+                else:
+                    yield replace(stream, chunks=measured(stream.chunks, fetch)), convert
 
     @asynccontextmanager
     async def _make(
@@ -195,7 +205,7 @@ class Pipeline:
         chunks = stream.chunks
         if stream_check:
             verifier = self._verifier(source, candidate, stream.root, stream_check)
-            made = VerifiedStream(chunks, verifier)
+            made = VerifiedStream(chunks, verifier, suffix=candidate.suffix)
             chunks = made.chunks()
         input_ = Input(
             archive=candidate,
@@ -245,7 +255,7 @@ class Pipeline:
             if not proven and await source.last_file(relative) is not None:
                 proof = await stack.enter_async_context(prove_completeness(source, relative))
                 verifier = self._verifier(source, relative, manifest.root)
-                copy = VerifiedStream(input_.chunks, verifier, proof)
+                copy = VerifiedStream(input_.chunks, verifier, proof, suffix=relative.suffix)
                 input_ = replace(
                     input_, chunks=copy.chunks(), completeness=lambda: copy.completeness
                 )
@@ -262,22 +272,24 @@ class Pipeline:
         tree_check: TreeCheck | None = None,
         piped: PipedTar | None = None,
     ) -> AsyncIterator[Output]:
-        async with self._converter.convert(
-            input_.chunks,
-            original=input_.archive,
-            target=archive,
-            root=input_.root,
-            client_root=input_.client_root,
-            size_bytes=input_.size_bytes,
-            piped=piped,
-        ) as pieces:
-            verifier = self._verifier(source, archive, input_.client_root, tree_check)
-            yield Output(
-                stream=VerifiedStream(progress.convert(pieces), verifier),
-                source_url=input_.source_url,
-                input=input_,
-                converter=self._converter.version(archive.suffix),
-            )
+        with stage(SpanName.CONVERT, suffix=archive.suffix) as conversion:
+            async with self._converter.convert(
+                input_.chunks,
+                original=input_.archive,
+                target=archive,
+                root=input_.root,
+                client_root=input_.client_root,
+                size_bytes=input_.size_bytes,
+                piped=piped,
+            ) as pieces:
+                converted = measured(progress.convert(pieces), conversion)
+                verifier = self._verifier(source, archive, input_.client_root, tree_check)
+                yield Output(
+                    stream=VerifiedStream(converted, verifier, suffix=archive.suffix),
+                    source_url=input_.source_url,
+                    input=input_,
+                    converter=self._converter.version(archive.suffix),
+                )
 
     def _verifier(
         self, source: Source, archive: Archive, root: str, tree: TreeCheck | None = None

@@ -24,19 +24,23 @@ from archiver.ports.formats import Verifier
 from archiver.ports.source import Source
 from archiver.runtime.tasks import concurrently
 from archiver.tasks import Phase
+from archiver.telemetry.tracing import SpanName, stage
 
 Report = Callable[[Phase, int], None]
 """Called with the current phase and the bytes processed in it."""
 
 
 class Progress:
-    """Progress of one attempt. ``broken`` is true if the input stream ended early."""
+    """Progress of one attempt. ``broken`` is true if the input stream ended early.
+
+    ``received_bytes`` is what the host sent before the stream began.
+    """
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self._receiving = False
         self._hidden = False
-        self._received_bytes = 0
+        self.received_bytes = 0
         self.broken = False
 
     def hide(self) -> None:
@@ -49,11 +53,11 @@ class Progress:
 
     def start(self) -> None:
         """Report that fetching has started, before the first byte of the stream arrives."""
-        self.report(Phase.FETCHING, self._received_bytes)
+        self.report(Phase.FETCHING, self.received_bytes)
 
     def received(self, size_bytes: int) -> None:
         """Report what the host has sent so far, before the stream begins that is made of it."""
-        self._received_bytes = size_bytes
+        self.received_bytes = size_bytes
         self.report(Phase.FETCHING, size_bytes)
 
     async def receive(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -140,8 +144,11 @@ class VerifiedStream:
         stream: AsyncGenerator[bytes, None],
         verifier: Verifier,
         proof: CompletenessProof | None = None,
+        *,
+        suffix: str,
     ) -> None:
         self._stream = stream
+        self._suffix = suffix
         self._verifier = verifier
         self._proof = proof
         self._verified: Verified | None = None
@@ -159,19 +166,21 @@ class VerifiedStream:
         Otherwise raises BadArchive, NotPackable if it never will be, or as the stream and
         ``Source.last_file``.
         """
-        try:
-            async with aclosing(self._stream):
-                async for chunk in self._stream:
-                    await self._verifier.update(chunk)
-                    if self._proof:
-                        self._proof.raise_failure()
-                    yield chunk
-            verified = await self._verifier.finish()
-            if self._proof:
-                self.completeness = await self._proof.conclude(verified.last_file)
-        except BadArchive as exc:
-            proof = self._proof
-            if proof and (reason := await proof.explain(exc, self._verifier.last_file)):
-                raise reason from exc
-            raise
+        with stage(SpanName.VERIFY, suffix=self._suffix) as verification:
+            try:
+                async with aclosing(self._stream):
+                    async for chunk in self._stream:
+                        await self._verifier.update(chunk)
+                        if self._proof:
+                            self._proof.raise_failure()
+                        yield chunk
+                verified = await self._verifier.finish()
+                if self._proof:
+                    self.completeness = await self._proof.conclude(verified.last_file)
+            except BadArchive as exc:
+                proof = self._proof
+                if proof and (reason := await proof.explain(exc, self._verifier.last_file)):
+                    raise reason from exc
+                raise
+            verification.set(size_bytes=verified.size_bytes)
         self._verified = verified

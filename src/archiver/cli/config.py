@@ -27,6 +27,7 @@ from archiver.settings import (
     serves_git,
     setting_variables,
 )
+from archiver.telemetry.tracing_setup import tracing_problem
 
 
 @click.group("config")
@@ -47,7 +48,8 @@ def check(*, quiet: bool, as_json: bool, config: Path | None) -> None:
         config, require=(require_cloud_ranges, require_tokens, require_hook_secrets)
     )
     path, parts = find_config(config), _describe_parts(settings)
-    warnings = (*access_warnings(settings), *retention_warnings(settings))
+    traces = (problem,) if (problem := tracing_problem()) else ()
+    warnings = (*access_warnings(settings), *retention_warnings(settings), *traces)
     if as_json:
         document = {
             "file": str(path.absolute()) if path else None,

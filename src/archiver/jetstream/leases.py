@@ -42,6 +42,7 @@ class JetStreamLease:
         self.phase = Phase.CONNECTING
         self.announced = order.announced
         self.priority = message.priority
+        self.traceparent = message.traceparent
         self.attempt, self.failures, self.vanished = 1, 0, 0
         self.outages = OutageHistory()
         self._connection = connection

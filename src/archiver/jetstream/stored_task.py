@@ -25,6 +25,7 @@ from archiver.jetstream.task_stream import StoredMessage
 from archiver.jetstream.translation import FAILURES, WrongRevision
 from archiver.model import Archive
 from archiver.tasks import Priority
+from archiver.telemetry.tracing import traceparent_in
 
 ACK_TIMEOUT_S = 2.0
 
@@ -40,6 +41,7 @@ class TaskMessage:
         self.priority = Priority(priority)
         self.sequence = message.metadata.sequence.stream
         self.delivery = message.metadata.num_delivered
+        self.traceparent = traceparent_in(message.headers)
         self._message = message
         self._connection = connection
 
@@ -57,7 +59,9 @@ class TaskMessage:
         newer = is_of_later_release(TASKS, self.key_hash, self._message.data)
         self._connection.unreadable.note(TASKS, self.key_hash, self.sequence, newer=newer)
         if newer:
-            stored = StoredMessage(self._message.subject, self._message.data, self.sequence)
+            stored = StoredMessage(
+                self._message.subject, self._message.data, self.sequence, self.traceparent
+            )
             await set_aside(self._connection.tasks, stored)
         with suppress(nats.errors.Error, OSError):
             await self._message.term()

@@ -28,6 +28,7 @@ from archiver.runtime.notifications import Subscribers
 from archiver.runtime.single_flight import SingleFlight
 from archiver.runtime.turns import Turns
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState, Urgency
+from archiver.telemetry.tracing import Kind, SpanName, current_traceparent, span
 
 PATIENCE = timedelta(seconds=1)
 """How long a request waits for a server that restarts: better a late answer than a 503."""
@@ -50,10 +51,14 @@ COUNTED_FOR = timedelta(seconds=1)
 
 
 class Queued(NamedTuple):
-    """A task in the queue. One that a later release has created may have no readable ``order``."""
+    """A task in the queue. One that a later release has created may have no readable ``order``.
+
+    ``traceparent`` names the span that created it, if there was one.
+    """
 
     order: Order | None
     subject: TaskSubject
+    traceparent: str
 
 
 class JetStreamTaskQueue:
@@ -68,7 +73,7 @@ class JetStreamTaskQueue:
 
     def __init__(self, *, connection: Connection) -> None:
         self._connection = connection
-        self._enqueuing: SingleFlight[str, TaskSubject] = SingleFlight()
+        self._enqueuing: SingleFlight[str, Queued] = SingleFlight()
         self._failures: BoundedCache[str, Failure] = BoundedCache(
             ttl=FAILURE_TTL, max_bytes=FAILURES_MAX_BYTES
         )
@@ -143,36 +148,42 @@ class JetStreamTaskQueue:
         )
         deferred = urgency is not Urgency.NOW
 
-        async def create_or_join() -> TaskSubject:
+        async def create_or_join() -> Queued:
             nonlocal outcome
             await self._connection.link.wait(PATIENCE)
             if queued := await self._queued(archive):
-                return queued.subject
+                return queued
             if client:
                 lane = DEFERRED if deferred else None if needs_host else Priority.LOW
-                outcome, subject = await self._create_for(order, archive, admit, lane)
+                outcome, queued = await self._create_for(order, archive, admit, lane)
             else:
                 lane = priority if needs_host else Priority.LOW
-                outcome, subject = await self._publish(archive, lane, order)
-            return subject
+                outcome, queued = await self._publish(archive, lane, order)
+            return queued
 
         leads = archive.key_hash not in self._enqueuing
-        try:
-            subject = await self._enqueuing.join_or_start(archive.key_hash, create_or_join)
-        except LimitReached:  # of the client that leads
-            if leads:
-                raise
-            own = f"{archive.key_hash} {client}"
-            subject = await self._enqueuing.join_or_start(own, create_or_join)
+        with span(
+            SpanName.TASK, kind=Kind.PRODUCER, key=archive.key, source=archive.source
+        ) as producer:
+            try:
+                queued = await self._enqueuing.join_or_start(archive.key_hash, create_or_join)
+            except LimitReached:  # of the client that leads
+                if leads:
+                    raise
+                own = f"{archive.key_hash} {client}"
+                queued = await self._enqueuing.join_or_start(own, create_or_join)
+            producer.set(outcome=outcome)
+            if outcome is EnqueueOutcome.JOINED:
+                producer.link(queued.traceparent)
         if client and not deferred:
-            await self._promotions.promote(subject, client)
+            await self._promotions.promote(queued.subject, client)
         if priority is not Priority.LOW:
             self.accepted.notify(archive, client, urgency)
         return outcome
 
     async def _create_for(
         self, order: Order, archive: Archive, admit: Admit | None, lane: str | None
-    ) -> tuple[EnqueueOutcome, TaskSubject]:
+    ) -> tuple[EnqueueOutcome, Queued]:
         """Create a task of a client, one at a time, so that its open tasks are counted exactly.
 
         Without a *lane*, it gets that of the next task of such a client.
@@ -199,20 +210,20 @@ class JetStreamTaskQueue:
 
     async def _publish(
         self, archive: Archive, priority: str, order: Order
-    ) -> tuple[EnqueueOutcome, TaskSubject]:
+    ) -> tuple[EnqueueOutcome, Queued]:
         tasks = self._connection.tasks
-        token = client_token(order.client)
+        token, traceparent = client_token(order.client), current_traceparent()
         subject = tasks.subject(priority, archive.source, token, archive.key_hash)
         for delay in CHECK_AGAIN_AFTER:
             try:
-                await tasks.publish_new(subject, encode(order))
+                await tasks.publish_new(subject, encode(order), traceparent=traceparent)
             except WrongRevision:
                 if queued := await self._queued(archive):
                     ours = queued.order == order
                     outcome = EnqueueOutcome.CREATED if ours else EnqueueOutcome.JOINED
-                    return outcome, queued.subject
+                    return outcome, queued
             else:
-                return EnqueueOutcome.CREATED, tasks.parse(subject)
+                return EnqueueOutcome.CREATED, Queued(order, tasks.parse(subject), traceparent)
             await asyncio.sleep(delay.total_seconds())
         raise EngineUnavailable(
             "the engine refused a task, and its queue holds no task for this archive"
@@ -225,11 +236,11 @@ class JetStreamTaskQueue:
             return None
         order, key_hash = decode_order(message.value), archive.key_hash
         if order and order.key == archive.key:
-            return Queued(order, tasks.parse(message.subject))
+            return Queued(order, tasks.parse(message.subject), message.traceparent)
         newer = is_of_later_release(TASKS, key_hash, message.value)
         self._connection.unreadable.note(TASKS, key_hash, message.revision, newer=newer)
         if newer:
-            return Queued(None, tasks.parse(message.subject))
+            return Queued(None, tasks.parse(message.subject), message.traceparent)
         # No worker could build it, and the queue accepts no second message for the archive.
         await tasks.remove(message.subject, revision=message.revision)
         return None

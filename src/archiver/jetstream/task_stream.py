@@ -19,6 +19,7 @@ from archiver.jetstream.translation import WrongRevision, translated
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.notifications import Subscribers
 from archiver.runtime.single_flight import SingleFlight
+from archiver.telemetry.tracing import TRACEPARENT, traceparent_in
 
 LIST_TIMEOUT = timedelta(seconds=6)
 """The server waits 4 s for consumers whose own server is gone."""
@@ -29,11 +30,15 @@ EARLIER_TTL = timedelta(seconds=1)
 
 
 class StoredMessage(NamedTuple):
-    """A message of the queue. ``revision`` is its number in the stream."""
+    """A message of the queue. ``revision`` is its number in the stream.
+
+    ``traceparent`` names the span that created the task, if there was one.
+    """
 
     subject: str
     value: bytes
     revision: int
+    traceparent: str = ""
 
 
 class TaskStream:
@@ -65,7 +70,9 @@ class TaskStream:
         with suppress(ValueError):
             self.published.notify(self.parse(message.subject))
 
-    async def publish_new(self, subject: str, payload: bytes, *, last: int = 0) -> None:
+    async def publish_new(
+        self, subject: str, payload: bytes, *, last: int = 0, traceparent: str = ""
+    ) -> None:
         """Store a task on a subject with a client, unless the archive has another than *last*.
 
         Raises:
@@ -76,6 +83,8 @@ class TaskStream:
             "Nats-Expected-Last-Subject-Sequence": str(last),
             "Nats-Expected-Last-Subject-Sequence-Subject": unique,
         }
+        if traceparent:
+            headers[TRACEPARENT] = traceparent
         await self._streams.publish(subject, payload, headers)
 
     async def move(
@@ -86,7 +95,12 @@ class TaskStream:
         If only the removal fails, the next move of the first message completes it.
         """
         try:
-            await self.publish_new(subject, payload or message.value, last=message.revision)
+            await self.publish_new(
+                subject,
+                payload or message.value,
+                last=message.revision,
+                traceparent=message.traceparent,
+            )
         except WrongRevision:
             # It was moved before, or a cluster refuses it while it changes its leader.
             newest = await self._newest(self.subject("*", "*", "*", self.parse(subject).key_hash))
@@ -280,4 +294,9 @@ class TaskStream:
 
 
 def _stored(message: RawStreamMsg) -> StoredMessage:
-    return StoredMessage(message.subject or "", message.data or b"", message.seq or 0)
+    return StoredMessage(
+        message.subject or "",
+        message.data or b"",
+        message.seq or 0,
+        traceparent_in(message.headers),
+    )

@@ -142,7 +142,8 @@ class Lease(Attempt, Protocol):
     ``attempt`` counts runs of the task from 1, ``failures`` runs that ended in an error, and
     ``vanished`` the workers whose lease ran out. ``phase`` is the last reported phase. An
     ``announced`` archive is of a changeset that the host has pushed to Archiver. A task of low
-    ``priority`` needs no host. ``is_open`` is true until the end of the attempt is recorded.
+    ``priority`` needs no host. ``traceparent`` names the span that created the task; it is empty if
+    there was none. ``is_open`` is true until the end of the attempt is recorded.
 
     After the lease has run out, another worker may claim the task. From then on every method but
     ``report`` raises LeaseLost.
@@ -151,6 +152,7 @@ class Lease(Attempt, Protocol):
     archive: Archive
     announced: bool
     priority: Priority
+    traceparent: str
     attempt: int
     failures: int
     vanished: int

@@ -30,6 +30,7 @@ from archiver.storage.s3_errors import ObjectExists, ObjectMissing, translate_er
 from archiver.storage.s3_stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
 from archiver.storage.write_probe import WriteProbe
 from archiver.telemetry import METRICS, log
+from archiver.telemetry.tracing import Kind, SpanName, stage
 
 PART_BYTES = 5 << 20
 """The smallest part that S3 accepts: the last part is sent when everything else is done, so it
@@ -196,7 +197,8 @@ class Bucket:
         if not known_absent and (existing := await self.read_manifest(archive)):
             return ManifestWrite(manifest=existing)
         try:
-            await self._put_manifest(archive, body or encode_manifest(manifest))
+            with stage(SpanName.COMMIT, kind=Kind.CLIENT, region=self.region):
+                await self._put_manifest(archive, body or encode_manifest(manifest))
         except StorageUnavailable as exc:
             if existing := await self.read_manifest(archive):
                 rejected = isinstance(exc, ObjectExists)

@@ -22,6 +22,7 @@ from archiver.model import Region
 from archiver.storage.bucket import Bucket
 from archiver.storage.upload_cleanup import UploadCleanup
 from archiver.telemetry import METRICS
+from archiver.telemetry.tracing import Kind, SpanName, stage
 
 CHUNK_BYTES = 1 << 20
 """Minimum size of a chunk: passing on a chunk costs the same whatever its size."""
@@ -99,19 +100,22 @@ class _RegionUpload:
         return chunk
 
     async def _put(self, object_key: str) -> None:
-        try:
-            await self.bucket.put_object(object_key, self)
-        except ArchiverError as exc:
-            self.failure = self.failure or exc
-        except _Abandoned:
-            pass
-        else:
-            self.stored = self.failure is None and not self._abandoned
-            METRICS.upload_bytes.labels(region=self.region).inc(self._read_bytes)
-        finally:
-            self._release()
-            if not self.stored:
-                _count_upload(self.region, "failed" if self.failure else "aborted")
+        with stage(SpanName.UPLOAD, kind=Kind.CLIENT, region=self.region) as upload:
+            try:
+                await self.bucket.put_object(object_key, self)
+            except ArchiverError as exc:
+                self.failure = self.failure or exc
+            except _Abandoned:
+                pass
+            else:
+                self.stored = self.failure is None and not self._abandoned
+                METRICS.upload_bytes.labels(region=self.region).inc(self._read_bytes)
+            finally:
+                self._release()
+                upload.set(size_bytes=self._read_bytes)
+                if not self.stored:
+                    upload.fail(self.failure.code if self.failure else "aborted")
+                    _count_upload(self.region, "failed" if self.failure else "aborted")
 
 
 class FanOutUpload:

@@ -1,4 +1,4 @@
-"""Logs and metrics."""
+"""Logs, metrics and traces."""
 
 from archiver.telemetry.exposition import METRICS_TYPE, exposition, forget_dead_processes
 from archiver.telemetry.first_values import begin_web_at_zero, begin_worker_at_zero

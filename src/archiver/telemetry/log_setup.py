@@ -21,6 +21,8 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from archiver.telemetry.tracing import current_trace_id
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger("archiver")
 
 
@@ -64,6 +66,12 @@ def describe(exc: BaseException | None) -> str:
     return " < ".join(names)
 
 
+def _add_trace_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    if trace_id := current_trace_id():
+        event["trace_id"] = trace_id
+    return event
+
+
 _SEVERITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
@@ -93,6 +101,7 @@ def set_up_logging(log_format: LogFormat, *, level: str, process: str) -> None:
     mozlog = log_format is LogFormat.MOZLOG
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace_id,
         *([] if log_format is LogFormat.CONSOLE else [structlog.stdlib.add_logger_name]),
         structlog.stdlib.add_log_level,
         _add_nanoseconds if mozlog else structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -78,6 +78,7 @@ class MemoryLease:
         self.failures = task.failures
         self.announced = self._engine.urgencies[self.archive.key] is Urgency.ANNOUNCED
         self.priority = self._engine.priority(self.archive)
+        self.traceparent = ""
         self.vanished = self._engine.vanished.get(self.archive.key, 0)
         self.outages = self._engine.outages.get(self.archive.key, OutageHistory())
         self._start_timer()

@@ -76,7 +76,7 @@ class AccessLog:
         (log.debug if quiet else log.info)(
             "request.finished",
             method=method,
-            path=_printable(context.raw_path),
+            path=printable(context.raw_path),
             route=context.route,
             code=status,
             outcome=outcome,
@@ -150,7 +150,7 @@ def _requests(source: str, outcome: str) -> Any:  # noqa: ANN401 - a child of a 
     return METRICS.requests.labels(source=source, outcome=outcome)
 
 
-def _printable(raw_path: bytes) -> str:
+def printable(raw_path: bytes) -> str:
     """Return the path as it was sent, on one line. The query is left out: it may hold secrets."""
     text = hide_tokens(raw_path[:PATH_LOGGED_CHARS].decode("ascii", "backslashreplace"))
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

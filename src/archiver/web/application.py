@@ -15,13 +15,14 @@ from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from archiver.access.scopes import Scope as AccessScope
 from archiver.errors import ArchiverError, Unauthenticated
-from archiver.telemetry import log
+from archiver.telemetry import log, tracing
 from archiver.web import problems
 from archiver.web.access_log import AccessLog
 from archiver.web.client_address import ClientResolver
 from archiver.web.problems import Misdirected
 from archiver.web.reply import CLIENT_LEFT, Hold, Reply, with_standard_headers
 from archiver.web.request_context import RequestContext, WebState, request_id
+from archiver.web.request_spans import RequestSpans
 from archiver.web.response_cache import CachedResponse, CacheKey, ResponseCache
 from archiver.web.router import Permission, Route, Router
 
@@ -41,6 +42,8 @@ class Application:
         access_log: AccessLog,
     ) -> None:
         self._router = Router(routes)
+        self._routes = routes
+        self._spans: RequestSpans | None = None
         self._open_state = open_state
         self._clients = clients
         self._cache = cache
@@ -58,6 +61,7 @@ class Application:
         await receive()
         try:
             async with self._open_state() as self.state:
+                self._spans = RequestSpans(self._routes) if tracing.is_on() else None
                 await send({"type": "lifespan.startup.complete"})
                 phase = "shutdown"
                 await receive()
@@ -86,6 +90,8 @@ class Application:
             context.client.region,
             context.principal,
         )
+        spans = self._spans
+        span = spans.begin(context) if spans else None
         try:
             cached = self._cached(context, key)
             if cached is None and not context.refusal and (flight := self._flights.get(key)):
@@ -103,6 +109,8 @@ class Application:
             raise
         finally:
             self._access_log.record(context, duration_s=time.perf_counter() - context.began)
+            if spans and span:
+                spans.end(span, context)
 
     def _authenticate(self, context: RequestContext, scope: Scope) -> None:
         """Set the client of a request, or the reason why it is not known."""

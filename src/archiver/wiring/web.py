@@ -20,6 +20,7 @@ from archiver.settings import (
     policy_file,
 )
 from archiver.telemetry import begin_web_at_zero, set_up_logging
+from archiver.telemetry.tracing_setup import sending_traces
 from archiver.upkeep.background import record_uses
 from archiver.upkeep.operations import Operations
 from archiver.web.app import Services, create_app
@@ -58,6 +59,7 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     @asynccontextmanager
     async def open_services() -> AsyncIterator[Services]:
         async with (
+            sending_traces(process="web", version=__version__),
             open_parts(settings, process="web") as parts,
             record_uses(parts.archiver.hits, parts.uses),
             in_background(

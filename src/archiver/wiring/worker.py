@@ -21,6 +21,7 @@ from archiver.settings import Settings
 from archiver.sources.git.lfs.cache import LfsCache
 from archiver.sources.git.mirrors import Mirrors
 from archiver.telemetry import begin_worker_at_zero, log, set_up_logging
+from archiver.telemetry.tracing_setup import sending_traces
 from archiver.upkeep.background import (
     expire_archives,
     poll_branches,
@@ -56,6 +57,7 @@ async def run_worker(settings: Settings) -> bool:
     loop.add_signal_handler(signal.SIGUSR1, activity.drain)
     _warn_if_no_room(settings)
     async with (
+        sending_traces(process="worker", version=__version__),
         open_parts(settings, process="worker", activity=activity) as parts,
         _listen(settings, parts.archiver, activity) as metrics,
     ):

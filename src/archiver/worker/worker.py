@@ -26,6 +26,7 @@ from archiver.ports.queue import Attempt, Lease, WorkQueue
 from archiver.runtime.tasks import cancel_and_wait, concurrently
 from archiver.tasks import Priority
 from archiver.telemetry import METRICS, describe, log
+from archiver.telemetry.tracing import Kind, Span, SpanName, code_of, span
 from archiver.worker import back_off
 from archiver.worker.activity import Activity
 from archiver.worker.counted_attempt import CountedAttempt
@@ -59,10 +60,11 @@ class Policy:
 
 
 class _AttemptLog:
-    """Measures an attempt from now on, and logs and counts its outcome."""
+    """Measures an attempt from now on, and logs and counts its outcome, also in its span."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, attempt: Span) -> None:
         self._lease = lease
+        self.span = attempt
         self._began = time.monotonic()
 
     def write(
@@ -78,6 +80,9 @@ class _AttemptLog:
         counted = "absent" if isinstance(error, NotFound) else outcome
         METRICS.attempts.labels(source=source, outcome=counted).inc()
         METRICS.attempt_duration.labels(source=source, outcome=counted).observe(duration_s)
+        self.span.set(outcome=counted)
+        if error and counted == outcome:
+            self.span.fail(error.code)
         if error:
             fields |= {**error.log_fields, "reason": error.message, "cause": describe(error)}
         log.log(
@@ -149,11 +154,16 @@ class Worker:
 
     async def _attempt(self, lease: Lease) -> None:
         """Run an attempt. If its end cannot be recorded, the lease runs out."""
-        line = _AttemptLog(lease)
+        with _attempt_span(lease) as attempt:
+            await self._attempt_in(attempt, lease)
+
+    async def _attempt_in(self, attempt: Span, lease: Lease) -> None:
+        line = _AttemptLog(lease, attempt)
         try:
             with self._activity.attempt(lease.archive):
                 await self._build_and_end(lease, line)
         except (LeaseLost, EngineUnavailable, TimeoutError) as exc:
+            attempt.fail(code_of(exc))
             log.warning("task.let_go", key=lease.archive.key, cause=describe(exc))
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the task permanently
             log.error("attempt.broken", key=lease.archive.key, exc_info=exc)
@@ -183,6 +193,7 @@ class Worker:
         else:
             await lease.succeed()
             size_bytes = copies.manifest.size_bytes
+            line.span.set(size_bytes=size_bytes, regions=copies.regions)
             line.write("succeeded", size_bytes=size_bytes, regions=copies.regions)
 
     async def _build_under(self, lease: Lease) -> Copies:
@@ -252,6 +263,18 @@ class Worker:
         await lease.fail(error)
         level = logging.INFO if isinstance(error, NotFound) else None  # the client's mistake
         line.write("failed", error, level=level)
+
+
+def _attempt_span(lease: Lease) -> Span:
+    """Return the span of an attempt: a trace of its own, because many requests may wait for it."""
+    return span(
+        SpanName.ATTEMPT,
+        kind=Kind.CONSUMER,
+        link=lease.traceparent,
+        key=lease.archive.key,
+        source=lease.archive.source,
+        attempt=lease.attempt,
+    )
 
 
 async def _either(
