@@ -180,7 +180,7 @@ def test_no_metric_has_a_label_that_grows_with_use() -> None:
     }
     assert labels == {
         "code", "hook", "kind", "lane", "level", "method", "name", "origin", "outcome", "phase",
-        "place", "reason", "region", "route", "source", "state", "suffix", "version",
+        "place", "process", "reason", "region", "route", "source", "state", "suffix", "version",
     }  # fmt: skip
 
 

@@ -164,3 +164,18 @@ def test_no_alert_fires_in_a_fleet_that_works(minutes: int, tmp_path: Path) -> N
     }
     names = [alert.name for alert in ALERTS]
     assert fired(values, minutes, names, tmp_path) == set()
+
+
+def test_promtool_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None:
+    page = json.loads((RULES.parents[1] / "grafana" / "dashboard.json").read_text())
+    queries = [query["expr"] for panel in page["panels"] for query in panel.get("targets", ())]
+    rules = [
+        {"record": f"query:{number}", "expr": query.replace("$__rate_interval", "1m")}
+        for number, query in enumerate(queries)
+    ]
+    file = tmp_path / "rules.json"  # YAML includes JSON
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    command = [PROMTOOL, "check", "rules", str(file)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert len(rules) > 50

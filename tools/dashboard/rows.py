@@ -158,7 +158,7 @@ def regions() -> Iterator[Chart]:
 
 def fleet() -> Iterator[Chart]:
     yield panel("Workers", "none", (seen(M.workers, "state"), "{{state}}"), stacked=True)
-    connected = (series(M.engine_connected), "{{job}} {{instance}}")
+    connected = (series(M.engine_connected), "{{process}} {{instance}}")
     yield panel("Engine: 1 connected, 0 not", "none", connected)
     fullness = (seen(M.engine_fullness, "place"), "{{place}}")
     yield panel("Fullness of the engine", "percentunit", fullness)

@@ -125,6 +125,7 @@ class Link:
         self._client: Client | None = None
         self._up = asyncio.Event()
         self._down_since = time.monotonic()
+        self._is_connected = METRICS.engine_connected.labels(process=name)
 
     @property
     def client(self) -> Client:
@@ -182,7 +183,7 @@ class Link:
 
     def _connected(self) -> None:
         self._up.set()
-        METRICS.engine_connected.set(1)
+        self._is_connected.set(1)
         self.faults.forget_all()
         self.gaps.notify()
 
@@ -191,7 +192,7 @@ class Link:
             self._down_since = time.monotonic()
             self.faults.forget_all()
         self._up.clear()
-        METRICS.engine_connected.set(0)
+        self._is_connected.set(0)
 
     def _options(self) -> dict[str, Any]:
         servers = self._servers

@@ -246,7 +246,9 @@ class Metrics:
     )
     engine_connected = Gauge(
         "archiver_engine_connected",
-        "1 while this process is connected to NATS, else 0.",
+        "1 while the process is connected to NATS, else 0; of several processes with one "
+        "address, 0 while one is not.",
+        ("process",),
         multiprocess_mode="livemin",
     )
     workers = Gauge(
