@@ -50,7 +50,7 @@ class Filter:
         assert self._context
 
     def add(self, action: int, name: str, *comparisons: Comparison) -> None:
-        """Add a rule for the system call *name*, unless this machine has none of that name."""
+        """Add a rule for the system call *name*, unless this machine lacks it."""
         number = SECCOMP.seccomp_syscall_resolve_name(name.encode())
         if number >= 0:
             array = (Comparison * len(comparisons))(*comparisons)

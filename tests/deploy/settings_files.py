@@ -45,4 +45,4 @@ WRITERS: Mapping[str, Callable[[Path], str]] = {
 }
 
 IMAGE = {"ARCHIVER_SERVER__LISTEN": "0.0.0.0:8010"}
-"""What the image sets for the settings that `compose` and `kubernetes` leave out."""
+"""The settings that `compose` and `kubernetes` leave to the image."""

@@ -29,7 +29,8 @@ POLICIES = {
     "worker": ("worker",),
     "operator": ("worker", "purge-and-pin"),
 }
-"""The policies of each role: web processes, those that purge and pin, workers, and commands."""
+"""The policies of each role: web processes, web processes that purge and pin,
+workers, and commands."""
 
 RARE = {
     "worker": {
@@ -37,7 +38,7 @@ RARE = {
         ("s3:DeleteObject", "tombstones"): "an archive is pinned while it expires",
     },
 }
-"""What a policy allows and the tests do not cause, by action and folder, with the cause."""
+"""The rights that the tests do not use, by action and folder, with the events that need them."""
 
 BUCKET = "bucket"
 TOKEN = "archiver_" + "t" * 43

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.programs
 PROXIES = ("nginx", "haproxy")
 CLIENT = "127.0.0.2"
 CLOSES = {"Connection": "close"}
-"""The fake web process closes each connection. A proxy that is not told may reuse one too late."""
+"""The fake web process closes each connection. Without this header, a proxy may use it again."""
 NGINX = """\
 daemon off;
 pid {folder}/pid;
