@@ -75,7 +75,7 @@ def test_the_proxy_serves_both_web_processes_at_their_port() -> None:
 
 
 def test_the_bucket_that_is_created_is_the_one_in_the_settings() -> None:
-    assert "-name archives |" in SERVICES["bucket"]["command"][0].replace("' |", " |")
+    assert "s3.bucket.create -name archives" in SERVICES["bucket"]["command"][0]
     assert 'bucket = "archives"' in read("compose/archiver.toml")
 
 
