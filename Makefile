@@ -66,6 +66,7 @@ lock: .venv/dev ## update requirements/*.txt
 	@$(LOCK) --extra demo -c requirements/dev.txt -o requirements/demo.txt
 	@$(LOCK) --extra embedded -c requirements/dev.txt -o requirements/run.txt
 	@$(LOCK) --extra otel -c requirements/dev.txt -o requirements/otel.txt
+	@$(LOCK) --extra server -c requirements/dev.txt -o requirements/server.txt
 	@$(BIN)/uv pip compile --quiet --python-version 3.9 --generate-hashes --no-annotate --no-header \
 		--no-emit-index-url --upgrade requirements/zipapp.in -o requirements/zipapp.txt
 

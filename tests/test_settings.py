@@ -479,3 +479,53 @@ def test_each_source_and_region_has_a_breaker_with_the_number_of_its_settings() 
         "breaker.source.forge": 10,
         "breaker.region.hgmo": 3,
     }
+
+
+def test_the_password_and_the_secret_key_may_stand_in_files(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    settings = load_toml(
+        '[engine]\nuser = "archiver"\npassword_file = "secret"\n'
+        '[regions.one]\nbucket = "archives"\n'
+        'access_key_id = "key"\nsecret_access_key_file = "secret"\n'
+    )
+    assert settings.engine.login.password == SECRET
+    assert settings.regions["one"].read_secret_access_key() == SECRET
+    assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    (
+        (None, "cannot be read: No such file or directory"),
+        (b"", "must contain one secret of printable ASCII without spaces"),
+        (f"{SECRET}\n{SECRET}".encode(), "must contain one secret of printable ASCII"),
+        (SECRET.encode() * 1000, "must contain one secret of printable ASCII"),
+    ),
+    ids=("absent", "empty", "two lines", "too long"),
+)
+def test_a_file_without_one_secret_is_refused(
+    tmp_path: Path, content: bytes | None, problem: str
+) -> None:
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    engine = load_error('[engine]\nuser = "archiver"\npassword_file = "secret"\n')
+    region = load_error(
+        '[regions.one]\nbucket = "archives"\n'
+        'access_key_id = "key"\nsecret_access_key_file = "secret"\n'
+    )
+    assert engine.startswith(f"engine.password_file: {problem}")
+    assert region.startswith(f"regions.one.secret_access_key_file: {problem}")
+
+
+def test_a_secret_stands_in_the_settings_or_in_a_file_but_not_in_both(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    engine = load_error(
+        f'[engine]\nuser = "archiver"\npassword = "{SECRET}"\npassword_file = "secret"\n'
+    )
+    region = load_error(
+        '[regions.one]\nbucket = "archives"\naccess_key_id = "key"\n'
+        f'secret_access_key = "{SECRET}"\nsecret_access_key_file = "secret"\n'
+    )
+    assert "password_file: must not be set together with password" in engine
+    assert "secret_access_key_file: must not be set together with secret_access_key" in region
+    assert "go together" in load_error('[regions.one]\nbucket = "archives"\naccess_key_id = "k"')

@@ -1,26 +1,14 @@
 """A worker sweeps the buckets."""
 
-import os
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.parts.fleet import an_archive
-from tests.system.stack import REGIONS, Stack, servers
+from tests.system.ageing import leave
+from tests.system.stack import REGIONS, servers
 
 UNREACHABLE = "http://127.0.0.1:9/{repo}/archive/{rev}.{suffix}/{subdir}"
-
-
-def leave(stack: Stack, region: str, *, days: float) -> Path:
-    """Leave the object of an abandoned upload in the folder of a region's bucket."""
-    archive = an_archive()
-    path = stack.folder / region / "bucket" / "archives" / archive.key / "a1-1" / archive.file_name
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"bytes")
-    then = time.time() - days * 86_400
-    os.utime(path, (then, then))
-    return path
 
 
 @pytest.mark.thorough

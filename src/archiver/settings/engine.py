@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from pydantic import BeforeValidator, Field, FilePath, SecretStr, field_validator, model_validator
 
-from archiver.settings.section import PORT_MAX, CaFile, Section
+from archiver.settings.section import PORT_MAX, CaFile, SecretFile, Section, read_secret
 
 _SERVER = re.compile(
     r"(?P<address>(?P<scheme>nats://|tls://)?(?P<login>[^\s/@,]+@)?"
@@ -44,6 +44,8 @@ class EngineSettings(Section):
     """User name for NATS."""
     password: SecretStr | None = None
     """Password for NATS."""
+    password_file: SecretFile | None = None
+    """File with the password for NATS, instead of `engine.password`. Read when a process starts."""
     credentials_file: FilePath | None = None
     """NATS credentials file (JWT and seed), instead of user and password."""
     ca_file: CaFile | None = None
@@ -85,7 +87,9 @@ class EngineSettings(Section):
     def _require_one_login(self) -> Self:
         if len(self._logins) > 1:
             raise ValueError("url: must have the same user and password for every server")
-        if self.password and not self.user:
+        if self.password and self.password_file:
+            raise ValueError("password_file: must not be set together with password")
+        if (self.password or self.password_file) and not self.user:
             raise ValueError("password: requires user")
         if sum(map(bool, (self._logins, self.user, self.credentials_file))) > 1:
             raise ValueError(
@@ -114,16 +118,20 @@ class EngineSettings(Section):
 
     @property
     def login(self) -> Login:
-        """The login in ``user`` and ``password``, else in ``url``."""
+        """The login in ``user`` and ``password``, else in ``url``. Reads ``password_file``."""
         if self.user:
-            password = self.password.get_secret_value() if self.password else ""
-            return Login(user=self.user, password=password)
+            return Login(user=self.user, password=self._read_password())
         for login in self._logins:
             user, colon, password = login.partition(":")
             if colon:
                 return Login(user=unquote(user), password=unquote(password))
             return Login(token=unquote(user))
         return Login()
+
+    def _read_password(self) -> str:
+        if self.password_file:
+            return read_secret(self.password_file)
+        return self.password.get_secret_value() if self.password else ""
 
     @property
     def lease(self) -> timedelta:

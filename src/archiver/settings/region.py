@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from archiver.settings.section import CaFile, HttpUrl, Network, Section
+from archiver.settings.section import CaFile, HttpUrl, Network, SecretFile, Section, read_secret
 
 
 class RegionSettings(Section):
@@ -24,6 +24,8 @@ class RegionSettings(Section):
     """Access key. Default: from the environment or the machine's role."""
     secret_access_key: SecretStr | None = None
     """Secret key of `access_key_id`."""
+    secret_access_key_file: SecretFile | None = None
+    """File with the secret key, instead of `secret_access_key`. Read when a process starts."""
     ca_file: CaFile | None = None
     """PEM file with certificate authorities to trust besides the system's, for `endpoint`."""
     virtual_hosted: bool = False
@@ -47,6 +49,17 @@ class RegionSettings(Section):
 
     @model_validator(mode="after")
     def _keys_go_together(self) -> Self:
-        if (self.access_key_id is None) != (self.secret_access_key is None):
+        if self.secret_access_key is not None and self.secret_access_key_file:
+            raise ValueError(
+                "secret_access_key_file: must not be set together with secret_access_key"
+            )
+        has_secret = self.secret_access_key is not None or self.secret_access_key_file is not None
+        if (self.access_key_id is not None) != has_secret:
             raise ValueError("access_key_id and secret_access_key go together")
         return self
+
+    def read_secret_access_key(self) -> str | None:
+        """Return the secret key, if there is one. Reads ``secret_access_key_file``."""
+        if self.secret_access_key_file:
+            return read_secret(self.secret_access_key_file)
+        return self.secret_access_key.get_secret_value() if self.secret_access_key else None

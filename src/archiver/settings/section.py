@@ -12,6 +12,10 @@ from archiver.locality.networks import parse_network
 
 PORT_MAX = 65_535
 
+SECRET_MAX_BYTES = 4096
+
+_SECRET = re.compile(r"[!-~]+")
+
 _LISTEN = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-f:]+\]):(?P<port>\d{1,5})")
 
 
@@ -66,6 +70,27 @@ def _validate_ca_file(path: Path) -> Path:
     return path
 
 
+def read_secret(path: Path) -> str:
+    """Return the secret in a file, without the white space around it.
+
+    Raises ValueError, whose text has nothing of the file.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(SECRET_MAX_BYTES + 1)
+    except OSError as exc:
+        raise ValueError(f"cannot be read: {exc.strerror}") from None
+    secret = content.decode("latin-1").strip()
+    if len(content) > SECRET_MAX_BYTES or not _SECRET.fullmatch(secret):
+        raise ValueError("must contain one secret of printable ASCII without spaces")
+    return secret
+
+
+def _validate_secret_file(path: Path) -> Path:
+    read_secret(path)
+    return path
+
+
 def _validate_pattern(value: str) -> str:
     if not value or value.strip("/ ") != value or "//" in value:
         raise ValueError("must be a pattern such as mozilla/*, without a slash at an end")
@@ -79,6 +104,7 @@ Address = Annotated[str, AfterValidator(validate_address)]
 Network = Annotated[str, AfterValidator(_validate_network)]
 Pattern = Annotated[str, AfterValidator(_validate_pattern)]
 CaFile = Annotated[FilePath, AfterValidator(_validate_ca_file)]
+SecretFile = Annotated[Path, AfterValidator(_validate_secret_file)]
 
 
 class Section(BaseModel):

@@ -110,14 +110,13 @@ def open_regions(settings: Settings) -> AbstractAsyncContextManager[RegionalStor
 
 
 def _create_bucket(name: str, region: RegionSettings, settings: Settings) -> Bucket:
-    secret = region.secret_access_key
     return Bucket(
         S3Settings(
             bucket=region.bucket,
             endpoint=region.endpoint,
             region=region.aws_region or name,
             access_key_id=region.access_key_id,
-            secret_access_key=secret.get_secret_value() if secret else None,
+            secret_access_key=region.read_secret_access_key(),
             virtual_hosted=region.virtual_hosted,
             ca_file=region.ca_file,
         ),
