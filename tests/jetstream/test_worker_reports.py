@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 import msgspec
 import pytest
 
+from archiver import __version__
 from archiver.jetstream.connection import Connection, connect
 from archiver.jetstream.worker_reports import Reporter
 from archiver.model import Region
@@ -23,7 +24,9 @@ def test_each_worker_reports_the_regions_that_take_its_writes(fleet: Fleet) -> N
 
     async def play() -> list[object]:
         async with fleet.connection() as web, _worker(fleet, one), _worker(fleet, other):
-            return [report.regions[WEST] for report in await heard(web, 2)]
+            reports = await heard(web, 2)
+            assert {report.version for report in reports} == {__version__}
+            return [report.regions[WEST] for report in reports]
 
     problems = asyncio.run(play())
     assert sorted(map(str, problems)) == ["None", "two rejects writes (QuotaExceeded)"]

@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.parts.s3_strictness import Strictness
+
 BYTES_BEFORE_CUT = 100_000
 
 
@@ -84,6 +86,8 @@ _ERRORS = {
     Fault.LATE_ERROR: (200, b"InternalError"),
 }
 
+_ERROR = b"<Error><Code>%s</Code></Error>"
+
 Misbehave = Callable[[str, str], Fault | None]
 """Returns the fault for a request with this method and target, or None to forward it."""
 
@@ -92,6 +96,7 @@ class S3FaultProxy:
     """An endpoint that forwards requests to ``upstream`` unless ``misbehave`` returns a fault.
 
     ``on_request`` is called before that, with the method, the target and the port of the client.
+    With ``strictness``, the clock and the region of the upstream are others.
     """
 
     def __init__(self, *, upstream: str) -> None:
@@ -101,6 +106,7 @@ class S3FaultProxy:
         self.requests: list[tuple[str, str]] = []
         self.misbehave: Misbehave = lambda _method, _target: None
         self.on_request: Callable[[str, str, int], None] = lambda _method, _target, _port: None
+        self.strictness: Strictness | None = None
         self.closed = threading.Event()
 
 
@@ -166,14 +172,24 @@ class _Handler(BaseHTTPRequestHandler):
                 self._respond(status, headers, whole[: len(whole) // 2], length=len(whole))
                 self._break(fault)
             case None:
-                self._respond(*self._forward(body))
+                self._answer(body)
             case _:
                 if fault is Fault.EXISTS:
                     self._forward(body)
                 status, code = _ERRORS[fault]
-                self._respond(status, {}, b"<Error><Code>%s</Code></Error>" % code)
+                self._respond(status, {}, _ERROR % code)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815 - the library's names
+
+    def _answer(self, body: bytes) -> None:
+        strict = self.sink.strictness
+        if strict and (refusal := strict.refusal(self.path, self.headers)):
+            status, code = refusal
+            self._respond(status, {"date": strict.date()}, _ERROR % code)
+            return
+        status, headers, answer = self._forward(body)
+        headers = {name.lower(): value for name, value in headers.items()}
+        self._respond(status, headers | ({"date": strict.date()} if strict else {}), answer)
 
     def _hang(self, fault: Fault) -> None:
         """Keep the client waiting: for ever, or as long as the proxy is to stall."""

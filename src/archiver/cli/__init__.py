@@ -18,7 +18,7 @@ from archiver.client.failures import CommandFailed, InvalidUsage
 COMMANDS = (
     *("serve", "web", "worker", "get", "lock", "fetch", "verify", "status", "prewarm", "list"),
     *("tasks", "audit", "fsck", "gc", "fill", "index", "purge", "pins", "mirrors", "drain"),
-    *("engine", "config", "token", "demo", "completion"),
+    *("doctor", "engine", "config", "token", "demo", "completion"),
 )
 
 SERVER_EXTRA = "source-archiver[server]"

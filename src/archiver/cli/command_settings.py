@@ -67,13 +67,17 @@ def load_settings_or_embedded(
     return settings
 
 
-def set_up_command_log(settings: Settings, process: str, *, audited: bool = False) -> None:
+def set_up_command_log(
+    settings: Settings, process: str, *, audited: bool = False, reports: bool = False
+) -> None:
     """Log what goes wrong and, of an *audited* command, what it changes. Its output has the rest.
+
+    The output of a command that *reports* has the warnings as well.
 
     With ``log.level = "debug"``, everything is logged.
     """
     level = settings.log.level
-    usual = "info" if audited else "warning"
+    usual = "info" if audited else "error" if reports else "warning"
     set_up_logging(settings.log.format, level=usual if level == "info" else level, process=process)
     if level == "info":
         for handler in logging.getLogger().handlers:

@@ -69,6 +69,11 @@ def detect_suffix(file: BinaryIO) -> str:
     head = os.pread(file.fileno(), READ_BYTES, 0)
     if not head:
         raise NotAnArchive("the file is empty")
+    return suffix_of(head)
+
+
+def suffix_of(head: bytes) -> str:
+    """Return the suffix of an archive that begins with *head*: "tar" unless it is another."""
     if head.startswith(records.LOCAL.signature):
         return "zip"
     return next((suffix for suffix in CODECS if head.startswith(CODECS[suffix].magic)), "tar")

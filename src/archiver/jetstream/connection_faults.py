@@ -142,6 +142,12 @@ class Faults:
             self._due_at[reason] = now + REPEAT_AFTER.total_seconds()
             log.warning(event, reason=reason, check=CHECKS[reason], cause=describe(exc))
 
+    @property
+    def reason(self) -> str | None:
+        """The reason of the fault that lasts: a precise one, if there is one."""
+        precise = (reason for reason in self._due_at if reason not in VAGUE)
+        return next(precise, None) or next(iter(self._due_at), None)
+
     def forget_all(self) -> None:
         """Forget what was reported: the fault is over, or another one begins."""
         self._due_at.clear()

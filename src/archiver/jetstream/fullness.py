@@ -53,12 +53,12 @@ class Fullness:
     async def _measure(self, name: str) -> float:
         with translated("measure a stream"):
             try:
-                return _fullness(await self._link.js.stream_info(name))
+                return fullness_of(await self._link.js.stream_info(name))
             except nats.js.errors.NotFoundError:
                 return 0.0
 
 
-def _fullness(info: StreamInfo) -> float:
+def fullness_of(info: StreamInfo) -> float:
     """Return the used part of the entries or of the bytes, whichever is larger. -1 is no limit."""
     pairs = (
         (info.state.messages, info.config.max_msgs),

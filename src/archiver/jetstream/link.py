@@ -92,6 +92,13 @@ class _Client(Client):
         super().__init__()
         self._servers = servers
 
+    @property
+    def cluster_size(self) -> int | None:
+        """See ``Link.cluster_size``."""
+        if not self._server_info.get("cluster"):
+            return 1
+        return len(self._server_info.get("connect_urls") or ()) or None
+
     def _connect_command(self) -> bytes:
         if self._servers.requires_tls and not self._server_info.get("tls_required"):
             raise TlsNotOffered
@@ -122,7 +129,7 @@ class Link:
         self._servers = servers
         self._name = name
         self._renew_after = renew_after
-        self._client: Client | None = None
+        self._client: _Client | None = None
         self._up = asyncio.Event()
         self._down_since = time.monotonic()
         self._is_connected = METRICS.engine_connected.labels(process=name)
@@ -133,6 +140,19 @@ class Link:
         if self._client and self._client.is_connected:
             return self._client
         raise EngineUnavailable("the engine is not connected")
+
+    @property
+    def server_version(self) -> tuple[int, int, int]:
+        version = self.client.connected_server_version
+        return version.major, version.minor, version.patch
+
+    @property
+    def cluster_size(self) -> int | None:
+        """The number of addresses in the cluster that the server names, its own included.
+
+        None if it names none (``no_advertise``). A server may have several addresses.
+        """
+        return self._client.cluster_size if self._client else None
 
     @property
     def js(self) -> JetStreamContext:
@@ -161,7 +181,7 @@ class Link:
             finally:
                 await self._drop(client)
 
-    async def _connect(self, client: Client) -> None:
+    async def _connect(self, client: _Client) -> None:
         with reraise_cancellation():
             async with asyncio.timeout(self._renew_after.total_seconds()):
                 await cancellable(client.connect(**self._options()))

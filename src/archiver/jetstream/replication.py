@@ -13,6 +13,7 @@ from nats.js.api import ClusterInfo, StreamInfo
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.connection_faults import TOO_FEW_SERVERS
+from archiver.jetstream.fullness import fullness_of
 from archiver.jetstream.translation import FAILURES, translated
 from archiver.tasks import Priority
 
@@ -47,7 +48,7 @@ class ReplicaStatus:
 class StreamStatus:
     """A stream and its durable consumers; ``stream`` has the replicas of the stream itself.
 
-    A ``max_bytes`` of -1 is no limit.
+    A ``max_bytes`` of -1 is no limit. ``fullness`` is the used part of the stream's room.
     """
 
     stream: ReplicaStatus
@@ -55,6 +56,7 @@ class StreamStatus:
     size_bytes: int
     max_bytes: int
     consumers: tuple[ReplicaStatus, ...]
+    fullness: float = 0.0
 
     def is_on(self, replicas: int) -> bool:
         return all(one.is_on(replicas) for one in (self.stream, *self.consumers))
@@ -104,6 +106,7 @@ class Replication:
             size_bytes=info.state.bytes,
             max_bytes=info.config.max_bytes or -1,
             consumers=tuple(consumers),
+            fullness=fullness_of(info),
         )
 
     async def _consumers(self, info: StreamInfo) -> Sequence[ReplicaStatus]:

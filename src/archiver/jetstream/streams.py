@@ -112,16 +112,20 @@ class Streams:
 
     async def ensure(self) -> None:
         """Create what is missing of the work queue and the buckets."""
+        wanted = self.wanted()
         with translated("create its streams"):
-            buckets = [
-                self.bucket_config(bucket, self._capacity.bounds(share))
-                for bucket, share in BUCKETS.items()
-            ]
-            wanted = [self._tasks_config(), *buckets]
             for config in wanted:
                 self._existing[str(config.name)] = await ensure_stream(self._link.js, config)
         self._log_differing_replicas()
         self._log_differing_limits(wanted)
+
+    def wanted(self) -> Sequence[StreamConfig]:
+        """Return the configuration of each stream as this process would create it."""
+        buckets = [
+            self.bucket_config(bucket, self._capacity.bounds(share))
+            for bucket, share in BUCKETS.items()
+        ]
+        return [self._tasks_config(), *buckets]
 
     def _tasks_config(self) -> StreamConfig:
         """At most one message per subject. A second one is refused, and replaces nothing."""

@@ -14,6 +14,7 @@ from datetime import timedelta
 import msgspec
 from nats.aio.msg import Msg
 
+from archiver import __version__
 from archiver.jetstream.link import Link
 from archiver.jetstream.translation import translated
 from archiver.model import Region
@@ -69,6 +70,7 @@ class Reporter:
             regions=regions,
             draining=self._activity.draining.is_set(),
             running=self._activity.running,
+            version=__version__,
         )
 
 

@@ -245,13 +245,15 @@ class WorkerReport:
 
     ``regions`` maps each region to None if it took the worker's last write. Otherwise the value is
     the reason: a message, and S3's code. ``draining`` is None if that is unknown, as of a worker
-    whose release cannot drain. ``running`` are the tasks that have an attempt there.
+    whose release cannot drain. ``running`` are the tasks that have an attempt there. ``version`` is
+    that of Archiver; None if that is unknown.
     """
 
     name: str
     regions: Mapping[Region, str | None]
     draining: bool | None = None
     running: tuple[TaskId, ...] = ()
+    version: str | None = None
 
 
 class Fleet(Protocol):

@@ -15,8 +15,8 @@ class RegionSettings(Section):
     endpoint: HttpUrl | None = None
     """URL of an S3 server other than AWS. Default: AWS, in this region."""
     public_endpoint: HttpUrl | None = None
-    """URL at which clients reach the same S3 server. Presigned URLs are signed for it, and Archiver
-    sends nothing there. Default: `endpoint`.
+    """URL at which clients reach the same S3 server. Presigned URLs are signed for it. Only
+    `archiver doctor` sends requests there. Default: `endpoint`.
     """
     aws_region: str | None = None
     """Region to sign requests for. Default: the name of this region."""

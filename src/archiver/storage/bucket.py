@@ -82,7 +82,7 @@ class Bucket:
     """One region's archives and manifests.
 
     Every failed request raises StorageUnavailable. Presigned URLs use *public_endpoint*, if there
-    is one. Archiver itself sends nothing there.
+    is one. The bucket itself sends nothing there.
     """
 
     def __init__(

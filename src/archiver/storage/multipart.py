@@ -1,32 +1,21 @@
 """Lists and aborts unfinished multipart uploads.
 
-obstore has no call for either, so the requests are sent here, to URLs that obstore signs.
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListMultipartUploads.html
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Literal, NamedTuple
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 import aiohttp
-import obstore
-from obstore.exceptions import BaseError
-from yarl import URL
 
 from archiver.errors import StorageUnavailable
 from archiver.ports.bucket_contents import UnfinishedUpload
-from archiver.storage.s3_errors import TIMEOUT, response_code, s3_code
-from archiver.storage.s3_stores import CONTROL_TIMEOUT, S3Settings, proxy_url, signing_store
-from archiver.tls import create_ssl_context
-
-SIGNATURE_TTL = timedelta(minutes=1)
-
-LIST_MAX_BYTES = 8 << 20
-"""S3 lists a thousand uploads at a time, which are less than 2 MiB."""
+from archiver.storage.s3_stores import S3Settings
+from archiver.storage.signed_requests import SignedRequests
 
 
 class Page(NamedTuple):
@@ -40,11 +29,11 @@ class MultipartUploads:
     """The unfinished multipart uploads in one bucket. Failures raise StorageUnavailable."""
 
     def __init__(self, settings: S3Settings) -> None:
-        self._settings = settings
+        self._requests = SignedRequests(settings, action="list or abort its uploads")
 
     async def abort(self, object_key: str, *, until: datetime) -> None:
         """Abort the uploads of *object_key* that were initiated at or before *until*."""
-        async with self._session() as session:
+        async with self._requests.session() as session:
             for upload in (await self._list(session, object_key)).uploads:
                 if upload.object_key == object_key and upload.initiated_at <= until:
                     await self._abort(session, upload)
@@ -53,7 +42,7 @@ class MultipartUploads:
         """Yield the uploads of keys that begin with *prefix*, page by page."""
         query: str | None = ""
         while query is not None:
-            async with self._session() as session:
+            async with self._requests.session() as session:
                 page = await self._list(session, prefix, query)
             for upload in page.uploads:
                 yield upload
@@ -61,28 +50,13 @@ class MultipartUploads:
 
     async def abort_upload(self, upload: UnfinishedUpload) -> None:
         """Abort *upload*, unless it has ended."""
-        async with self._session() as session:
+        async with self._requests.session() as session:
             await self._abort(session, upload)
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncGenerator[aiohttp.ClientSession, None]:
-        timeout = aiohttp.ClientTimeout(total=CONTROL_TIMEOUT.total_seconds())
-        try:
-            connector = aiohttp.TCPConnector(ssl=create_ssl_context(self._settings.ca_file))
-            async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-                yield session
-        except TimeoutError as exc:
-            message = "the bucket did not list or abort its uploads in time"
-            raise StorageUnavailable(message, s3_code=TIMEOUT) from exc
-        except (aiohttp.ClientError, BaseError, OSError, ValueError, ET.ParseError) as exc:
-            message = "the bucket did not list or abort its uploads"
-            raise StorageUnavailable(message, s3_code=s3_code(exc)) from exc
 
     async def _list(self, session: aiohttp.ClientSession, prefix: str, query: str = "") -> Page:
         """Return up to a thousand uploads of keys that begin with *prefix*."""
         wanted = f"uploads=&prefix={quote(prefix, safe='')}{query}"
-        body = await self._send(session, "GET", "", wanted)
-        found = ET.fromstring(body)  # noqa: S314 - the bucket is trusted
+        found = _parse(await self._send(session, "GET", "", wanted))
         uploads = [
             UnfinishedUpload(
                 object_key=upload.findtext("{*}Key", ""),
@@ -104,22 +78,19 @@ class MultipartUploads:
         path: str,
         query: str,
     ) -> bytes:
-        store = signing_store(self._settings, f"{path}?{query}")
-        url = await obstore.sign_async(store, method, "-", SIGNATURE_TTL)
-        target = URL(url, encoded=True)
-        async with session.request(
-            method, target, allow_redirects=False, proxy=proxy_url(self._settings)
-        ) as response:
-            body = await _read_body(response)
-            # 404 if the upload was aborted already; from rclone also if there are none at all.
-            # Redirects are not followed.
-            if response.status >= HTTPStatus.MULTIPLE_CHOICES and (
-                response.status != HTTPStatus.NOT_FOUND
-            ):
-                code = response_code(response.status, body.decode(errors="replace"))
-                message = "the bucket does not allow its uploads to be listed or aborted"
-                raise StorageUnavailable(message, s3_code=code)
-            return body
+        answer = await self._requests.send(session, method, path, query)
+        # 404 if the upload was aborted already; from rclone also if there are none at all.
+        if answer.failed and answer.status != HTTPStatus.NOT_FOUND:
+            message = "the bucket does not allow its uploads to be listed or aborted"
+            raise StorageUnavailable(message, s3_code=answer.code)
+        return answer.body
+
+
+def _parse(body: bytes) -> ET.Element:
+    try:
+        return ET.fromstring(body)  # noqa: S314 - the bucket is trusted
+    except ET.ParseError as exc:
+        raise StorageUnavailable("the bucket did not list or abort its uploads") from exc
 
 
 def _next_query(found: ET.Element) -> str:
@@ -134,14 +105,3 @@ def _parse_time(text: str) -> datetime:
     """Return a time as S3 writes it. Some servers omit the time zone; it is UTC then."""
     time = datetime.fromisoformat(text)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-async def _read_body(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > LIST_MAX_BYTES:
-            raise StorageUnavailable(
-                f"the bucket's list of uploads has more than {LIST_MAX_BYTES:,} bytes"
-            )
-    return bytes(body)

@@ -74,7 +74,7 @@ def signing_store(settings: S3Settings, target: str) -> S3Store:
     becomes a fragment, which clients do not send.
     """
     config = _config(settings) | {
-        "endpoint": f"{_bucket_url(settings)}{target}#",
+        "endpoint": f"{bucket_url(settings)}{target}#",
         "virtual_hosted_style_request": True,
     }
     return S3Store(
@@ -87,7 +87,7 @@ def signing_store(settings: S3Settings, target: str) -> S3Store:
 
 def proxy_url(settings: S3Settings) -> str | None:
     """Return the proxy that the environment sets for the bucket, as a URL for obstore."""
-    url = urlsplit(_bucket_url(settings))
+    url = urlsplit(bucket_url(settings))
     proxies = getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(url.hostname or ""):
@@ -95,7 +95,7 @@ def proxy_url(settings: S3Settings) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _bucket_url(settings: S3Settings) -> str:
+def bucket_url(settings: S3Settings) -> str:
     endpoint = settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"
     address = _with_bucket_host(endpoint, settings).rstrip("/")
     return address if settings.virtual_hosted else f"{address}/{settings.bucket}"
@@ -132,7 +132,7 @@ def _without_redirects(settings: S3Settings) -> "ClientConfig":
     keys = settings.access_key_id and settings.secret_access_key
     if not settings.endpoint or not keys or proxy_url(settings):
         return {}
-    host = urlsplit(_bucket_url(settings)).hostname or ""
+    host = urlsplit(bucket_url(settings)).hostname or ""
     return {"proxy_url": f"http://{BLOCKED_PROXY}", "proxy_excludes": host}
 
 

@@ -106,23 +106,27 @@ def create_seats(settings: Settings, connection: Connection | None = None) -> Se
 
 def open_regions(settings: Settings) -> AbstractAsyncContextManager[RegionalStorage]:
     regions = settings.regions.items()
-    return open_storage([_create_bucket(name, region, settings) for name, region in regions])
+    return open_storage([create_bucket(name, region, settings) for name, region in regions])
 
 
-def _create_bucket(name: str, region: RegionSettings, settings: Settings) -> Bucket:
+def create_bucket(name: str, region: RegionSettings, settings: Settings) -> Bucket:
     return Bucket(
-        S3Settings(
-            bucket=region.bucket,
-            endpoint=region.endpoint,
-            region=region.aws_region or name,
-            access_key_id=region.access_key_id,
-            secret_access_key=region.read_secret_access_key(),
-            virtual_hosted=region.virtual_hosted,
-            ca_file=region.ca_file,
-        ),
+        s3_settings(name, region),
         region=Region(name),
         presigned_ttl=settings.server.presigned_ttl,
         public_endpoint=region.public_endpoint,
+    )
+
+
+def s3_settings(name: str, region: RegionSettings) -> S3Settings:
+    return S3Settings(
+        bucket=region.bucket,
+        endpoint=region.endpoint,
+        region=region.aws_region or name,
+        access_key_id=region.access_key_id,
+        secret_access_key=region.read_secret_access_key(),
+        virtual_hosted=region.virtual_hosted,
+        ca_file=region.ca_file,
     )
 
 
@@ -144,13 +148,13 @@ async def open_sources(
     async with AsyncExitStack() as stack:
         yield {
             name: await stack.enter_async_context(
-                open_source(_source_config(name, source, settings), mirrors=mirrors, hosts=hosts)
+                open_source(source_config(name, source, settings), mirrors=mirrors, hosts=hosts)
             )
             for name, source in settings.sources.items()
         }
 
 
-def _source_config(name: str, source: SourceSettings, settings: Settings) -> SourceConfig:
+def source_config(name: str, source: SourceSettings, settings: Settings) -> SourceConfig:
     return SourceConfig(
         kind=source.kind,
         name=name,
@@ -233,6 +237,8 @@ def mirror_dir(settings: Settings) -> Path:
 
 def create_workspace(settings: Settings) -> Workspace:
     worker = settings.worker
-    return Workspace(
-        folder=worker.work_dir or settings.data_dir / "work", max_bytes=worker.work_max_bytes
-    )
+    return Workspace(folder=work_dir(settings), max_bytes=worker.work_max_bytes)
+
+
+def work_dir(settings: Settings) -> Path:
+    return settings.worker.work_dir or settings.data_dir / "work"

@@ -1,0 +1,104 @@
+"""``archiver doctor``: its lines, its JSON and its exit codes, on real servers."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from archiver.wiring.adapters import NAMESPACE
+from tests.diagnosis.diagnosing import REGION, region_settings
+from tests.parts.commands import Run, run_alone
+from tests.parts.fleet import prepared
+from tests.parts.json_output import documents
+from tests.parts.nats import Nats
+from tests.parts.raw_server import raw_server
+from tests.parts.s3 import Home
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Iterator[Path]:
+    """A folder with settings whose source answers."""
+    with raw_server(lambda link, _: link.sendall(OK)) as address:
+        template = f"http://{address}/{{repo}}/archive/{{rev}}.{{suffix}}/{{subdir}}"
+        (tmp_path / "archiver.toml").write_text(
+            f'data_dir = "{tmp_path}/data"\n[worker]\nwork_max_bytes = 1\n'
+            f'[sources.hgmo]\nurl_template = "{template}"\n'
+        )
+        yield tmp_path
+
+
+def test_a_fleet_that_works_has_only_warnings(configured: Path, nats: Nats, home: Home) -> None:
+    prepared(nats, NAMESPACE)
+    regions = region_settings(home)["regions"]
+    result = run_alone(configured, "doctor", engine=nats.url, regions=regions)
+    assert result.returncode == 0, result.stdout
+    levels = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()}
+    assert [check for check, level in levels.items() if level != "ok"] == [
+        "workers",
+        f"region.{REGION}.lifecycle",
+    ]
+    checks = ["archiver", "settings", "disk.work_dir", "files", "engine", "source.hgmo.host"]
+    assert [check for check in levels if check in checks] == checks
+    assert "2 warnings, 0 failed, in " in result.stderr
+    assert not (configured / "data").exists()
+
+
+def test_what_failed_is_json_and_exits_with_1(configured: Path, nats: Nats, home: Home) -> None:
+    regions = region_settings(home, secret_access_key="precious")["regions"]  # noqa: S106
+    result = run_alone(
+        configured, "doctor", "--json", "--role", "web", engine=nats.url, regions=regions
+    )
+    assert result.returncode == 1
+    *findings, summary = documents(result.stdout)
+    (failed,) = (finding for finding in findings if finding["level"] == "failed")
+    assert failed["check"] == f"region.{REGION}.list"
+    assert failed["action"].startswith(f"set regions.{REGION}.secret_access_key")
+    assert summary["failed"] == 1
+    assert json.loads(result.stdout.splitlines()[-1])["error"]["message"] == "1 check has failed"
+    assert "precious" not in result.stdout + result.stderr
+    assert not [finding for finding in findings if finding["check"].startswith("disk.")]
+
+
+@pytest.mark.thorough
+def test_quiet_prints_what_is_not_well(configured: Path, nats: Nats, home: Home) -> None:
+    regions = region_settings(home, bucket="absent")["regions"]
+    result = run_alone(configured, "doctor", "--quiet", engine=nats.url, regions=regions)
+    assert result.returncode == 1
+    assert {line.split()[0] for line in result.stdout.splitlines()} == {"warning", "failed"}
+    assert result.stderr.startswith("Error: 1 check has failed\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    (
+        ("[engine]\nlease_s = 'hunter2'\n[server]\nlisten = 5\n", "server.listen"),
+        ("[engine]\nurl = 'nats://127.0.0.1:1'\n", "regions: at least one is required"),
+        ("not TOML", "not TOML"),
+    ),
+)
+def test_settings_that_do_not_load_are_one_line(
+    run: Run, tmp_path: Path, text: str, problem: str
+) -> None:
+    (tmp_path / "archiver.toml").write_text(text)
+    result = run("doctor", "--json")
+    assert result.exit_code == 2
+    (finding,) = documents(result.stdout)
+    assert (finding["check"], finding["level"]) == ("settings", "failed")
+    assert problem in finding["found"]
+    assert finding["action"]
+    (line,) = run("doctor").stdout.splitlines()
+    assert line.startswith("failed   settings  ")
+    assert "nothing else was examined" in result.stderr
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize("repo", ("hgmo", "hgmo/", "/repo", "hgmo/repo@", "other/repo"))
+def test_a_repository_that_cannot_be_tried_is_rejected(run: Run, repo: str) -> None:
+    settings = {
+        "ARCHIVER_ENGINE__URL": "nats://127.0.0.1:1",
+        "ARCHIVER_REGIONS": '{"us-east-1": {"bucket": "bucket"}}',
+    }
+    assert run("doctor", "--repo", repo, **settings).exit_code == 2
