@@ -63,7 +63,10 @@ def test_archiver_trusts_the_proxy_alone() -> None:
     address = SERVICES["proxy"]["networks"]["front"]["ipv4_address"]
     (network,) = COMPOSE["networks"]["front"]["ipam"]["config"]
     assert ip_address(address) in ip_network(network["subnet"])
+    assert ip_address(address) not in ip_network(network["ip_range"])
     assert f'trusted_proxies = ["{address}/32"]' in read("compose/archiver.toml")
+    for name in ("web-1", "web-2"):
+        assert {*SERVICES["proxy"]["networks"]} & {*SERVICES[name]["networks"]} == {"front"}
 
 
 def test_the_proxy_serves_both_web_processes_at_their_port() -> None:
