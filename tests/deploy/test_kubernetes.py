@@ -6,7 +6,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from tests.deploy.files import COMMANDS, manifest, manifests, read, read_yaml
+from archiver.telemetry import all_metrics
+from tests.deploy.files import COMMANDS, DEPLOY, manifest, manifests, read, read_yaml
 
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
 OBJECTS = manifests()
@@ -123,3 +124,14 @@ def test_secrets_are_placeholders() -> None:
     for role in ROLES:
         values = manifest("Secret", f"archiver-{role}")["stringData"].values()
         assert set(values) == {"REPLACE-ME"}
+
+
+def test_the_metric_that_scales_workers_exists() -> None:
+    named = {
+        name
+        for path in (DEPLOY / "kubernetes").glob("*.yaml")
+        for name in re.findall(r"\barchiver_\w+", path.read_text())
+    }
+    known = {next(iter(metric.describe())).name for metric in all_metrics().values()}
+    assert named
+    assert named <= known
