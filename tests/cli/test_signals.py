@@ -3,10 +3,12 @@
 import asyncio
 import os
 import signal
+import threading
 
 import pytest
 
 from archiver.cli.cancellation import cancelled_by_signals
+from archiver.cli.signals import interruptible
 
 
 @pytest.mark.parametrize(("number", "code"), ((signal.SIGINT, 130), (signal.SIGTERM, 143)))
@@ -34,6 +36,22 @@ def test_a_signal_lets_the_task_clean_up_with_its_connections(number: int, code:
     with pytest.raises(SystemExit) as ended:
         asyncio.run(command())
     assert (ended.value.code, given_back) == (code, [True])
+
+
+class Finalized:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_that_arrives_in_a_finalizer_ends_the_command() -> None:
+    """Python ignores every exception in a finalizer."""
+    survived = []
+    with pytest.raises(SystemExit) as ended, interruptible():  # noqa: PT012
+        unused = Finalized()
+        del unused
+        survived.append(True)
+        threading.Event().wait(60)
+    assert (ended.value.code, survived) == (130, [True])
 
 
 def test_another_cancellation_is_no_signal() -> None:
