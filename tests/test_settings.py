@@ -481,14 +481,16 @@ def test_each_source_and_region_has_a_breaker_with_the_number_of_its_settings() 
     }
 
 
-def test_the_password_and_the_secret_key_may_stand_in_files(tmp_path: Path) -> None:
+def test_the_password_and_the_keys_may_stand_in_files(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(f"{SECRET}\n")
+    (tmp_path / "key").write_text("AKIDTEST\n")
     settings = load_toml(
         '[engine]\nuser = "archiver"\npassword_file = "secret"\n'
         '[regions.one]\nbucket = "archives"\n'
-        'access_key_id = "key"\nsecret_access_key_file = "secret"\n'
+        'access_key_id_file = "key"\nsecret_access_key_file = "secret"\n'
     )
     assert settings.engine.login.password == SECRET
+    assert settings.regions["one"].read_access_key_id() == "AKIDTEST"
     assert settings.regions["one"].read_secret_access_key() == SECRET
     assert SECRET not in repr(settings)
 
@@ -528,4 +530,9 @@ def test_a_secret_stands_in_the_settings_or_in_a_file_but_not_in_both(tmp_path: 
     )
     assert "password_file: must not be set together with password" in engine
     assert "secret_access_key_file: must not be set together with secret_access_key" in region
+    both = load_error(
+        '[regions.one]\nbucket = "archives"\naccess_key_id = "key"\n'
+        'access_key_id_file = "secret"\nsecret_access_key_file = "secret"\n'
+    )
+    assert "access_key_id_file: must not be set together with access_key_id" in both
     assert "go together" in load_error('[regions.one]\nbucket = "archives"\naccess_key_id = "k"')
