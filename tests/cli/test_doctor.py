@@ -1,15 +1,22 @@
 """``archiver doctor``: its lines, its JSON and its exit codes, on real servers."""
 
+import asyncio
 import json
+import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from archiver.jetstream.connection import connect
+from archiver.jetstream.link import Servers
+from archiver.jetstream.worker_reports import Reporter
+from archiver.testing import MemoryStorage
 from archiver.wiring.adapters import NAMESPACE
 from tests.diagnosis.diagnosing import REGION, region_settings
 from tests.parts.commands import Run, run_alone
-from tests.parts.fleet import prepared
+from tests.parts.fleet import HUNG_AFTER_S, prepared
 from tests.parts.json_output import documents
 from tests.parts.nats import Nats
 from tests.parts.raw_server import raw_server
@@ -30,19 +37,34 @@ def configured(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
 
 
+def doctor_beside_a_worker(
+    folder: Path, nats: Nats, home: Home, *words: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command while a worker answers."""
+    report = Reporter(storage=MemoryStorage()).answer
+
+    async def play() -> subprocess.CompletedProcess[str]:
+        servers = Servers(urls=[nats.url])
+        async with connect(servers, namespace=NAMESPACE, name="worker", report=report) as worker:
+            await worker.link.wait(timedelta(seconds=HUNG_AFTER_S))
+            regions = region_settings(home)["regions"]
+            return await asyncio.to_thread(
+                run_alone, folder, "doctor", *words, engine=nats.url, regions=regions
+            )
+
+    return asyncio.run(play())
+
+
 def test_a_fleet_that_works_has_only_warnings(configured: Path, nats: Nats, home: Home) -> None:
     prepared(nats, NAMESPACE)
-    regions = region_settings(home)["regions"]
-    result = run_alone(configured, "doctor", engine=nats.url, regions=regions)
+    result = doctor_beside_a_worker(configured, nats, home)
     assert result.returncode == 0, result.stdout
     levels = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()}
-    assert [check for check, level in levels.items() if level != "ok"] == [
-        "workers",
-        f"region.{REGION}.lifecycle",
-    ]
+    unwell = [check for check, level in levels.items() if level != "ok"]
+    assert unwell == [f"region.{REGION}.lifecycle"]
     checks = ["archiver", "settings", "disk.work_dir", "files", "engine", "source.hgmo.host"]
     assert [check for check in levels if check in checks] == checks
-    assert "2 warnings, 0 failed, in " in result.stderr
+    assert "1 warning, 0 failed, in " in result.stderr
     assert not (configured / "data").exists()
 
 
@@ -53,11 +75,12 @@ def test_what_failed_is_json_and_exits_with_1(configured: Path, nats: Nats, home
     )
     assert result.returncode == 1
     *findings, summary = documents(result.stdout)
-    (failed,) = (finding for finding in findings if finding["level"] == "failed")
+    workers, failed = (finding for finding in findings if finding["level"] == "failed")
+    assert workers["check"] == "workers"
     assert failed["check"] == f"region.{REGION}.list"
     assert failed["action"].startswith(f"set regions.{REGION}.secret_access_key")
-    assert summary["failed"] == 1
-    assert json.loads(result.stdout.splitlines()[-1])["error"]["message"] == "1 check has failed"
+    assert summary["failed"] == 2
+    assert json.loads(result.stdout.splitlines()[-1])["error"]["message"] == "2 checks have failed"
     assert "precious" not in result.stdout + result.stderr
     assert not [finding for finding in findings if finding["check"].startswith("disk.")]
 
@@ -67,8 +90,8 @@ def test_quiet_prints_what_is_not_well(configured: Path, nats: Nats, home: Home)
     regions = region_settings(home, bucket="absent")["regions"]
     result = run_alone(configured, "doctor", "--quiet", engine=nats.url, regions=regions)
     assert result.returncode == 1
-    assert {line.split()[0] for line in result.stdout.splitlines()} == {"warning", "failed"}
-    assert result.stderr.startswith("Error: 1 check has failed\n")
+    assert {line.split()[0] for line in result.stdout.splitlines()} == {"failed"}
+    assert result.stderr.startswith("Error: 2 checks have failed\n")
 
 
 @pytest.mark.parametrize(

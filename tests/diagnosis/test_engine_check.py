@@ -44,11 +44,13 @@ def examine(*urls: str, namespace: str, replicas: int = 1) -> list[Finding]:
     return asyncio.run(play())
 
 
-def test_a_fleet_without_workers_has_one_warning(nats: Nats, namespace: str) -> None:
+def test_a_fleet_without_workers_has_failed(nats: Nats, namespace: str) -> None:
     prepared(nats, namespace)
     found = examine(nats.url, namespace=namespace)
     (finding,) = unwell(found)
-    assert (finding.check, finding.level) == ("workers", Level.WARNING)
+    assert (finding.check, finding.level) == ("workers", Level.FAILED)
+    assert finding.found == "no worker answers, so nothing is built"
+    assert finding.action.startswith("start a worker")
     assert of(found, "engine").found.startswith("NATS 2.")
     assert of(found, "engine").found.endswith(", one server")
     assert of(found, "engine.streams").found == "all 7 exist"
