@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +24,7 @@ from tests.parts.json_output import documents
 from tests.parts.nats import Nats
 from tests.parts.raw_server import raw_server
 from tests.parts.s3 import Home
+from tests.parts.s3_fault_proxy import sink
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -125,3 +129,53 @@ def test_a_repository_that_cannot_be_tried_is_rejected(run: Run, repo: str) -> N
         "ARCHIVER_REGIONS": '{"us-east-1": {"bucket": "bucket"}}',
     }
     assert run("doctor", "--repo", repo, **settings).exit_code == 2
+
+
+def interrupted(
+    folder: Path, nats: Nats, home: Home, number: signal.Signals, *, at: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command, which gets the signal when the region receives the request *at*."""
+    with sink(home.server.endpoint) as proxy:
+        regions = region_settings(home, endpoint=proxy.endpoint)["regions"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "archiver", "doctor"],
+            env={
+                **os.environ,
+                "ARCHIVER_ENGINE__URL": nats.url,
+                "ARCHIVER_REGIONS": json.dumps(regions),
+            },
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            seen: list[str] = []
+
+            def send(method: str, _target: str, _port: int) -> None:
+                seen.append(method)
+                if at == f"{method} {seen.count(method)}":
+                    process.send_signal(number)
+
+            proxy.on_request = send
+            out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.mark.parametrize(
+    ("number", "at"),
+    (
+        (signal.SIGINT, "PUT 1"),
+        (signal.SIGTERM, "DELETE 1"),
+        *(
+            pytest.param(number, at, marks=pytest.mark.thorough)
+            for number in (signal.SIGINT, signal.SIGTERM)
+            for at in ("GET 1", "HEAD 1", "PUT 2", "GET 2", "HEAD 2", "GET 4", "GET 5", "GET 6")
+        ),
+    ),
+)
+def test_a_signal_ends_the_command_without_a_traceback_or_an_object(
+    configured: Path, nats: Nats, home: Home, number: signal.Signals, at: str
+) -> None:
+    ended = interrupted(configured, nats, home, number, at=at)
+    assert (ended.returncode, ended.stderr) == (128 + number, "")
+    assert not any(home.keys().values())

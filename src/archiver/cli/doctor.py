@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from archiver import __version__
+from archiver.cli.cancellation import cancelled_by_signals
 from archiver.cli.command_settings import (
     load_settings_or_embedded,
     set_up_command_log,
@@ -24,7 +25,7 @@ from archiver.cli.doctor_report import (
 from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.cli.signals import interruptible
 from archiver.client.failures import CommandFailed, InvalidUsage
-from archiver.diagnosis.examination import examine
+from archiver.diagnosis.examination import Check, examine
 from archiver.diagnosis.finding import Finding, Level, failure, warning, well
 from archiver.diagnosis.source_check import Sample
 from archiver.settings import (
@@ -99,8 +100,13 @@ def command(
         for finding in _iter_known(config, settings, variables):
             report(finding)
         checks = create_checks(settings, builds=role == "worker", samples=samples)
-        asyncio.run(examine(checks, report))
+        asyncio.run(_examine(checks, report))
     _conclude(counts, time.monotonic() - started, quiet=quiet, as_json=as_json)
+
+
+async def _examine(checks: Sequence[Check], report: Report) -> None:
+    with cancelled_by_signals():
+        await examine(checks, report)
 
 
 def _conclude(counts: Counter[Level], duration_s: float, *, quiet: bool, as_json: bool) -> None:
