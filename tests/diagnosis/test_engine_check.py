@@ -18,12 +18,13 @@ from archiver.jetstream.inspection import open_inspection
 from archiver.jetstream.link import Servers
 from archiver.jetstream.replication import Replication
 from archiver.model import Region
+from archiver.ports.diagnosis import EngineFault, StorageFacts
 from archiver.ports.queue import WorkerReport
 from tests.diagnosis.diagnosing import diagnose, of, unwell
 from tests.parts.fleet import prepared
 from tests.parts.nats import Nats
 from tests.parts.nats_cluster import cluster
-from tests.parts.process import free_port
+from tests.parts.process import free_port, wait_until
 from tests.parts.secured_nats import secured
 
 ARCHIVES = 1000
@@ -106,6 +107,40 @@ def test_streams_on_fewer_servers_than_the_setting_says_and_replicas_that_are_aw
         three.down(2)
         finding = replicas_of(three.urls[:2], namespace, 3)
         assert finding.found.startswith("some replicas are away or behind: ")
+
+
+@pytest.mark.thorough
+def test_a_cluster_without_a_quorum_is_named(tmp_path: Path, namespace: str) -> None:
+    """Its last server notices that after some seconds, and does not answer until then."""
+
+    def finding(url: str) -> Finding:
+        return of(examine(url, namespace=namespace, replicas=3), "engine.jetstream")
+
+    with cluster(tmp_path) as three:
+        wait_until(lambda: finding(three.urls[0]).level is Level.OK)
+        three.down(1)
+        three.down(2)
+        wait_until(lambda: "no_quorum" in finding(three.urls[0]).found)
+        failed = finding(three.urls[0])
+    assert failed.found == "the cluster has no quorum (no_quorum)"
+    assert failed.action.endswith("start the others")
+
+
+@pytest.mark.thorough
+def test_a_server_that_hangs_is_a_possible_cause_of_silence(nats: Nats, namespace: str) -> None:
+    async def play() -> StorageFacts | EngineFault:
+        servers = Servers(urls=[nats.url])
+        async with open_inspection(servers, namespace=namespace) as inspection:
+            nats.freeze()
+            try:
+                return await inspection.storage()
+            finally:
+                nats.thaw()
+
+    fault = asyncio.run(play())
+    assert isinstance(fault, EngineFault)
+    assert fault.reason == "silent"
+    assert fault.check.startswith("whether the server at this address hangs or")
 
 
 def replicas_of(urls: Sequence[str], namespace: str, replicas: int) -> Finding:

@@ -40,6 +40,7 @@ _FAULTS = {
     "no_jetstream": "JetStream is not enabled",
     "too_few_servers": "the cluster has too few servers",
     "no_room": "JetStream has no room",
+    "no_quorum": "the cluster has no quorum",
     "silent": "JetStream does not answer",
 }
 
