@@ -78,13 +78,13 @@ def test_what_failed_is_json_and_exits_with_1(configured: Path, nats: Nats, home
         configured, "doctor", "--json", "--role", "web", engine=nats.url, regions=regions
     )
     assert result.returncode == 1
-    *findings, summary = documents(result.stdout)
+    *findings, summary = map(json.loads, result.stdout.splitlines())
     workers, failed = (finding for finding in findings if finding["level"] == "failed")
     assert workers["check"] == "workers"
     assert failed["check"] == f"region.{REGION}.list"
     assert failed["action"].startswith(f"set regions.{REGION}.secret_access_key")
     assert summary["failed"] == 2
-    assert json.loads(result.stdout.splitlines()[-1])["error"]["message"] == "2 checks have failed"
+    assert "Error: 2 checks have failed\n" in result.stderr
     assert "precious" not in result.stdout + result.stderr
     assert not [finding for finding in findings if finding["check"].startswith("disk.")]
 
@@ -96,6 +96,10 @@ def test_quiet_prints_what_is_not_well(configured: Path, nats: Nats, home: Home)
     assert result.returncode == 1
     assert {line.split()[0] for line in result.stdout.splitlines()} == {"failed"}
     assert result.stderr.startswith("Error: 2 checks have failed\n")
+    quiet = run_alone(configured, "doctor", "--quiet", "--json", engine=nats.url, regions=regions)
+    *findings, summary = map(json.loads, quiet.stdout.splitlines())
+    assert {finding["level"] for finding in findings} == {"failed"}
+    assert summary["ok"] > summary["failed"] == len(findings) == 2
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from archiver.cli.doctor_report import (
     to_json_line,
     to_json_summary,
 )
+from archiver.cli.failure_report import print_failure
 from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.cli.signals import interruptible
 from archiver.client.failures import CommandFailed, InvalidUsage
@@ -86,9 +87,11 @@ def command(
 
     def report(finding: Finding) -> None:
         counts[finding.level] += 1
+        if quiet and finding.level is Level.OK:
+            return
         if as_json:
             click.echo(to_json_line(finding))
-        elif not quiet or finding.level is not Level.OK:
+        else:
             print_finding(finding, check_width=width)
 
     with interruptible():
@@ -115,10 +118,14 @@ def _conclude(counts: Counter[Level], duration_s: float, *, quiet: bool, as_json
     if not quiet:
         click.echo(format_summary(counts, duration_s), err=True)
     if failed := counts[Level.FAILED]:
-        raise CommandFailed(
+        failure = CommandFailed(
             f"{failed} {'check has' if failed == 1 else 'checks have'} failed",
             hint="The line of each says what to do. Then run `archiver doctor` again.",
         )
+        if as_json:  # the summary has said so, and is the last document
+            print_failure(failure)
+            raise SystemExit(failure.exit_code)
+        raise failure
 
 
 def _load_settings(config: Path | None, report: Report) -> Settings:
