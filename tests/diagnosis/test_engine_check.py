@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import signal
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -14,14 +15,14 @@ from archiver.diagnosis.worker_check import examine_workers
 from archiver.jetstream.capacity import Capacity
 from archiver.jetstream.connection import connect
 from archiver.jetstream.connection_faults import CHECKS
-from archiver.jetstream.inspection import open_inspection
+from archiver.jetstream.inspection import Inspection, open_inspection
 from archiver.jetstream.link import Servers
 from archiver.jetstream.replication import Replication
 from archiver.model import Region
 from archiver.ports.diagnosis import EngineFault, StorageFacts
 from archiver.ports.queue import WorkerReport
 from tests.diagnosis.diagnosing import diagnose, of, unwell
-from tests.parts.fleet import prepared
+from tests.parts.fleet import HUNG_AFTER_S, prepared
 from tests.parts.nats import Nats
 from tests.parts.nats_cluster import cluster
 from tests.parts.process import free_port, wait_until
@@ -141,6 +142,45 @@ def test_a_server_that_hangs_is_a_possible_cause_of_silence(nats: Nats, namespac
     assert isinstance(fault, EngineFault)
     assert fault.reason == "silent"
     assert fault.check.startswith("whether the server at this address hangs or")
+
+
+@pytest.mark.thorough
+def test_a_replica_that_lags_for_a_moment_is_well(tmp_path: Path, namespace: str) -> None:
+    with cluster(tmp_path) as three:
+        servers = Servers(urls=three.urls[:2], replicas=3, capacity=Capacity(archives=ARCHIVES))
+
+        async def play() -> list[Finding]:
+            async with connect(servers, namespace=namespace, name="test") as connection:
+                await asyncio.wait_for(connection.prepared.wait(), 60)
+            async with open_inspection(servers, namespace=namespace) as inspection:
+                await until_lagging(inspection, lags=False)
+                three.processes[2].send_signal(signal.SIGSTOP)
+                await until_lagging(inspection, lags=True)
+            check = EngineCheck(
+                open_engine=lambda: open_inspection(servers, namespace=namespace),
+                replicas=3,
+                version="1",
+            )
+            found = []
+            async for finding in check.run():
+                found.append(finding)
+                three.processes[2].send_signal(signal.SIGCONT)  # before its replicas are looked at
+            return found
+
+        assert of(asyncio.run(play()), "engine.replicas").level is Level.OK
+
+
+async def until_lagging(inspection: Inspection, *, lags: bool) -> None:
+    async with asyncio.timeout(HUNG_AFTER_S):
+        while True:
+            storage = await inspection.storage()
+            if isinstance(storage, StorageFacts) and not any(
+                stream.leaderless for stream in storage.streams
+            ):
+                current = [stream.current for stream in storage.streams]
+                if lags == (min(current) < 3):
+                    return
+            await asyncio.sleep(0.1)
 
 
 def replicas_of(urls: Sequence[str], namespace: str, replicas: int) -> Finding:
