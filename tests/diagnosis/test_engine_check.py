@@ -32,8 +32,10 @@ ARCHIVES = 1000
 PATIENT = timedelta(minutes=2)
 
 
-def examine(*urls: str, namespace: str, replicas: int = 1) -> list[Finding]:
-    servers = Servers(urls=urls, replicas=replicas, capacity=Capacity())
+def examine(
+    *urls: str, namespace: str, replicas: int = 1, capacity: Capacity | None = None
+) -> list[Finding]:
+    servers = Servers(urls=urls, replicas=replicas, capacity=capacity or Capacity())
     check = EngineCheck(
         open_engine=lambda: open_inspection(servers, namespace=namespace),
         replicas=replicas,
@@ -62,6 +64,16 @@ def test_streams_that_do_not_exist_yet_are_well_and_not_created(nats: Nats, name
     found = examine(nats.url, namespace=namespace)
     assert of(found, "engine.streams").found.startswith("none yet: the next web process or worker")
     assert of(examine(nats.url, namespace=namespace), "engine.streams") in found
+
+
+def test_other_limits_may_be_those_of_other_settings(nats: Nats, namespace: str) -> None:
+    prepared(nats, namespace)
+    found = examine(nats.url, namespace=namespace, capacity=Capacity(archives=ARCHIVES))
+    finding = of(found, "engine.limits")
+    assert finding.level is Level.WARNING
+    assert finding.action.startswith(
+        "give every process of the fleet the same sources and engine.archives, or lower "
+    )
 
 
 @pytest.mark.thorough

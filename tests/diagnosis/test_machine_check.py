@@ -36,6 +36,14 @@ def test_a_folder_that_is_a_file_cannot_be_written(tmp_path: Path) -> None:
     assert finding.action == "let this user write there, or change worker.work_dir"
 
 
+def test_a_folder_that_cannot_be_created_has_the_reason_of_the_system(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    finding = examine_folder(needs(file / "work"))
+    assert finding.level is Level.FAILED
+    assert finding.found == f"{file / 'work'} cannot be written: not a directory"
+
+
 def test_what_a_folder_holds_already_counts_as_room(tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(1 << 43)

@@ -193,7 +193,8 @@ def _limits(streams: Sequence[StreamFacts]) -> Finding:
     if not other:
         return well("engine.limits", "each stream has the limit that engine.archives asks for")
     found = f"{_streams_have(other)} another limit in bytes than engine.archives asks for"
-    return warning("engine.limits", found, _LESS)
+    action = f"give every process of the fleet the same sources and engine.archives, or {_LESS}"
+    return warning("engine.limits", found, action)
 
 
 def _fullness(streams: Sequence[StreamFacts]) -> Finding:

@@ -83,13 +83,16 @@ def examine_folder(needs: FolderNeeds) -> Finding:
     existing = next(_iter_existing(needs.folder.absolute()))
     try:
         free = shutil.disk_usage(existing).free
-        _write(existing, exists=existing == needs.folder.absolute(), is_full=not free)
+        if free:
+            _write(existing)
     except OSError as exc:
         if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
             return _full(needs, 0)
         reason = (exc.strerror or "it cannot be used").lower()
         found = f"{needs.folder} cannot be written: {reason}"
-        return failure(needs.check, found, f"let this user write there, or change {needs.setting}")
+        mounted = exc.errno == errno.EROFS
+        repair = "mount the disk for writing" if mounted else "let this user write there"
+        return failure(needs.check, found, f"{repair}, or change {needs.setting}")
     if free <= needs.spare_bytes:
         return _full(needs, free)
     usable = free - needs.spare_bytes + _size_of(needs.folder)
@@ -115,13 +118,7 @@ def _iter_existing(folder: Path) -> Iterator[Path]:
     yield from (each for each in (folder, *folder.parents) if each.exists())
 
 
-def _write(folder: Path, *, exists: bool, is_full: bool) -> None:
-    if is_full:
-        return
-    if not exists:
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return
+def _write(folder: Path) -> None:
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         file.write(bytes(4096))
 
