@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from archiver.diagnosis.finding import Finding, failure, warning, well
@@ -16,6 +16,8 @@ from archiver.runtime.threads import run_in_thread
 
 FILES_WANTED = 4096
 """A web process holds one for each connection, and a build some for each submodule."""
+
+DEFAULT = " (the default: workers may have data_dir from their environment)"
 
 MIB = 1 << 20
 
@@ -28,7 +30,7 @@ class FolderNeeds:
     """A folder under the name ``check``, as the ``setting`` has it.
 
     ``spare_bytes`` of its disk stay free. What Archiver may use of it is ``max_bytes``, by the
-    setting ``max_setting``.
+    setting ``max_setting``. Without settings, it is the ``is_default`` one.
     """
 
     check: str
@@ -37,6 +39,7 @@ class FolderNeeds:
     spare_bytes: int
     max_bytes: int = 0
     max_setting: str = ""
+    is_default: bool = False
 
 
 class MachineCheck:
@@ -80,6 +83,11 @@ def examine_files(most: int) -> Finding:
 
 def examine_folder(needs: FolderNeeds) -> Finding:
     """Return whether a folder can be written and has room. Leaves nothing there."""
+    finding = _examine(needs)
+    return replace(finding, found=f"{finding.found}{DEFAULT}") if needs.is_default else finding
+
+
+def _examine(needs: FolderNeeds) -> Finding:
     existing = next(_iter_existing(needs.folder.absolute()))
     try:
         free = shutil.disk_usage(existing).free
