@@ -1,19 +1,30 @@
 """``archiver doctor``: its lines, its JSON and its exit codes, on real servers."""
 
+import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from archiver.jetstream.connection import connect
+from archiver.jetstream.link import Servers
+from archiver.jetstream.worker_reports import Reporter
+from archiver.testing import MemoryStorage
 from archiver.wiring.adapters import NAMESPACE
 from tests.diagnosis.diagnosing import REGION, region_settings
 from tests.parts.commands import Run, run_alone
-from tests.parts.fleet import prepared
+from tests.parts.fleet import HUNG_AFTER_S, prepared
 from tests.parts.json_output import documents
 from tests.parts.nats import Nats
 from tests.parts.raw_server import raw_server
 from tests.parts.s3 import Home
+from tests.parts.s3_fault_proxy import sink
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -30,19 +41,34 @@ def configured(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
 
 
+def doctor_beside_a_worker(
+    folder: Path, nats: Nats, home: Home, *words: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command while a worker answers."""
+    report = Reporter(storage=MemoryStorage()).answer
+
+    async def play() -> subprocess.CompletedProcess[str]:
+        servers = Servers(urls=[nats.url])
+        async with connect(servers, namespace=NAMESPACE, name="worker", report=report) as worker:
+            await worker.link.wait(timedelta(seconds=HUNG_AFTER_S))
+            regions = region_settings(home)["regions"]
+            return await asyncio.to_thread(
+                run_alone, folder, "doctor", *words, engine=nats.url, regions=regions
+            )
+
+    return asyncio.run(play())
+
+
 def test_a_fleet_that_works_has_only_warnings(configured: Path, nats: Nats, home: Home) -> None:
     prepared(nats, NAMESPACE)
-    regions = region_settings(home)["regions"]
-    result = run_alone(configured, "doctor", engine=nats.url, regions=regions)
+    result = doctor_beside_a_worker(configured, nats, home)
     assert result.returncode == 0, result.stdout
     levels = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()}
-    assert [check for check, level in levels.items() if level != "ok"] == [
-        "workers",
-        f"region.{REGION}.lifecycle",
-    ]
+    unwell = [check for check, level in levels.items() if level != "ok"]
+    assert unwell == [f"region.{REGION}.lifecycle"]
     checks = ["archiver", "settings", "disk.work_dir", "files", "engine", "source.hgmo.host"]
     assert [check for check in levels if check in checks] == checks
-    assert "2 warnings, 0 failed, in " in result.stderr
+    assert "1 warning, 0 failed, in " in result.stderr
     assert not (configured / "data").exists()
 
 
@@ -52,12 +78,13 @@ def test_what_failed_is_json_and_exits_with_1(configured: Path, nats: Nats, home
         configured, "doctor", "--json", "--role", "web", engine=nats.url, regions=regions
     )
     assert result.returncode == 1
-    *findings, summary = documents(result.stdout)
-    (failed,) = (finding for finding in findings if finding["level"] == "failed")
+    *findings, summary = map(json.loads, result.stdout.splitlines())
+    workers, failed = (finding for finding in findings if finding["level"] == "failed")
+    assert workers["check"] == "workers"
     assert failed["check"] == f"region.{REGION}.list"
     assert failed["action"].startswith(f"set regions.{REGION}.secret_access_key")
-    assert summary["failed"] == 1
-    assert json.loads(result.stdout.splitlines()[-1])["error"]["message"] == "1 check has failed"
+    assert summary["failed"] == 2
+    assert "Error: 2 checks have failed\n" in result.stderr
     assert "precious" not in result.stdout + result.stderr
     assert not [finding for finding in findings if finding["check"].startswith("disk.")]
 
@@ -67,8 +94,12 @@ def test_quiet_prints_what_is_not_well(configured: Path, nats: Nats, home: Home)
     regions = region_settings(home, bucket="absent")["regions"]
     result = run_alone(configured, "doctor", "--quiet", engine=nats.url, regions=regions)
     assert result.returncode == 1
-    assert {line.split()[0] for line in result.stdout.splitlines()} == {"warning", "failed"}
-    assert result.stderr.startswith("Error: 1 check has failed\n")
+    assert {line.split()[0] for line in result.stdout.splitlines()} == {"failed"}
+    assert result.stderr.startswith("Error: 2 checks have failed\n")
+    quiet = run_alone(configured, "doctor", "--quiet", "--json", engine=nats.url, regions=regions)
+    *findings, summary = map(json.loads, quiet.stdout.splitlines())
+    assert {finding["level"] for finding in findings} == {"failed"}
+    assert summary["ok"] > summary["failed"] == len(findings) == 2
 
 
 @pytest.mark.parametrize(
@@ -102,3 +133,53 @@ def test_a_repository_that_cannot_be_tried_is_rejected(run: Run, repo: str) -> N
         "ARCHIVER_REGIONS": '{"us-east-1": {"bucket": "bucket"}}',
     }
     assert run("doctor", "--repo", repo, **settings).exit_code == 2
+
+
+def interrupted(
+    folder: Path, nats: Nats, home: Home, number: signal.Signals, *, at: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command, which gets the signal when the region receives the request *at*."""
+    with sink(home.server.endpoint) as proxy:
+        regions = region_settings(home, endpoint=proxy.endpoint)["regions"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "archiver", "doctor"],
+            env={
+                **os.environ,
+                "ARCHIVER_ENGINE__URL": nats.url,
+                "ARCHIVER_REGIONS": json.dumps(regions),
+            },
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            seen: list[str] = []
+
+            def send(method: str, _target: str, _port: int) -> None:
+                seen.append(method)
+                if at == f"{method} {seen.count(method)}":
+                    process.send_signal(number)
+
+            proxy.on_request = send
+            out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.mark.parametrize(
+    ("number", "at"),
+    (
+        (signal.SIGINT, "PUT 1"),
+        (signal.SIGTERM, "DELETE 1"),
+        *(
+            pytest.param(number, at, marks=pytest.mark.thorough)
+            for number in (signal.SIGINT, signal.SIGTERM)
+            for at in ("GET 1", "HEAD 1", "PUT 2", "GET 2", "HEAD 2", "GET 4", "GET 5", "GET 6")
+        ),
+    ),
+)
+def test_a_signal_ends_the_command_without_a_traceback_or_an_object(
+    configured: Path, nats: Nats, home: Home, number: signal.Signals, at: str
+) -> None:
+    ended = interrupted(configured, nats, home, number, at=at)
+    assert (ended.returncode, ended.stderr) == (128 + number, "")
+    assert not any(home.keys().values())

@@ -73,6 +73,13 @@ def test_the_table_shows_a_stream_without_a_leader(capsys: pytest.CaptureFixture
     ]
 
 
+@pytest.mark.thorough
+def test_an_engine_that_does_not_respond_is_a_case_for_doctor(tmp_path: Path) -> None:
+    shown = engine(tmp_path, "show", url=f"nats://127.0.0.1:{free_port()}")
+    assert shown.returncode == 75
+    assert "Hint: `archiver doctor` says what is wrong with the engine." in shown.stderr
+
+
 @pytest.mark.parametrize("words", (("set-replicas", "2"), ("set-replicas",), ("show",)))
 def test_contradictory_or_unknown_arguments_are_rejected(run: Run, words: tuple[str, ...]) -> None:
     settings = {} if words == ("show",) else {"ARCHIVER_ENGINE__URL": "nats://127.0.0.1:1"}

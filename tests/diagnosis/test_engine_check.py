@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import signal
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -14,24 +15,27 @@ from archiver.diagnosis.worker_check import examine_workers
 from archiver.jetstream.capacity import Capacity
 from archiver.jetstream.connection import connect
 from archiver.jetstream.connection_faults import CHECKS
-from archiver.jetstream.inspection import open_inspection
+from archiver.jetstream.inspection import Inspection, open_inspection
 from archiver.jetstream.link import Servers
 from archiver.jetstream.replication import Replication
 from archiver.model import Region
+from archiver.ports.diagnosis import EngineFault, StorageFacts
 from archiver.ports.queue import WorkerReport
 from tests.diagnosis.diagnosing import diagnose, of, unwell
-from tests.parts.fleet import prepared
+from tests.parts.fleet import HUNG_AFTER_S, prepared
 from tests.parts.nats import Nats
 from tests.parts.nats_cluster import cluster
-from tests.parts.process import free_port
+from tests.parts.process import free_port, wait_until
 from tests.parts.secured_nats import secured
 
 ARCHIVES = 1000
 PATIENT = timedelta(minutes=2)
 
 
-def examine(*urls: str, namespace: str, replicas: int = 1) -> list[Finding]:
-    servers = Servers(urls=urls, replicas=replicas, capacity=Capacity())
+def examine(
+    *urls: str, namespace: str, replicas: int = 1, capacity: Capacity | None = None
+) -> list[Finding]:
+    servers = Servers(urls=urls, replicas=replicas, capacity=capacity or Capacity())
     check = EngineCheck(
         open_engine=lambda: open_inspection(servers, namespace=namespace),
         replicas=replicas,
@@ -44,11 +48,13 @@ def examine(*urls: str, namespace: str, replicas: int = 1) -> list[Finding]:
     return asyncio.run(play())
 
 
-def test_a_fleet_without_workers_has_one_warning(nats: Nats, namespace: str) -> None:
+def test_a_fleet_without_workers_has_failed(nats: Nats, namespace: str) -> None:
     prepared(nats, namespace)
     found = examine(nats.url, namespace=namespace)
     (finding,) = unwell(found)
-    assert (finding.check, finding.level) == ("workers", Level.WARNING)
+    assert (finding.check, finding.level) == ("workers", Level.FAILED)
+    assert finding.found == "no worker answers, so nothing is built"
+    assert finding.action.startswith("start a worker")
     assert of(found, "engine").found.startswith("NATS 2.")
     assert of(found, "engine").found.endswith(", one server")
     assert of(found, "engine.streams").found == "all 7 exist"
@@ -58,6 +64,16 @@ def test_streams_that_do_not_exist_yet_are_well_and_not_created(nats: Nats, name
     found = examine(nats.url, namespace=namespace)
     assert of(found, "engine.streams").found.startswith("none yet: the next web process or worker")
     assert of(examine(nats.url, namespace=namespace), "engine.streams") in found
+
+
+def test_other_limits_may_be_those_of_other_settings(nats: Nats, namespace: str) -> None:
+    prepared(nats, namespace)
+    found = examine(nats.url, namespace=namespace, capacity=Capacity(archives=ARCHIVES))
+    finding = of(found, "engine.limits")
+    assert finding.level is Level.WARNING
+    assert finding.action.startswith(
+        "give every process of the fleet the same sources and engine.archives, or lower "
+    )
 
 
 @pytest.mark.thorough
@@ -104,6 +120,79 @@ def test_streams_on_fewer_servers_than_the_setting_says_and_replicas_that_are_aw
         three.down(2)
         finding = replicas_of(three.urls[:2], namespace, 3)
         assert finding.found.startswith("some replicas are away or behind: ")
+
+
+@pytest.mark.thorough
+def test_a_cluster_without_a_quorum_is_named(tmp_path: Path, namespace: str) -> None:
+    """Its last server notices that after some seconds, and does not answer until then."""
+
+    def finding(url: str) -> Finding:
+        return of(examine(url, namespace=namespace, replicas=3), "engine.jetstream")
+
+    with cluster(tmp_path) as three:
+        wait_until(lambda: finding(three.urls[0]).level is Level.OK)
+        three.down(1)
+        three.down(2)
+        wait_until(lambda: "no_quorum" in finding(three.urls[0]).found)
+        failed = finding(three.urls[0])
+    assert failed.found == "the cluster has no quorum (no_quorum)"
+    assert failed.action.endswith("start the others")
+
+
+@pytest.mark.thorough
+def test_a_server_that_hangs_is_a_possible_cause_of_silence(nats: Nats, namespace: str) -> None:
+    async def play() -> StorageFacts | EngineFault:
+        servers = Servers(urls=[nats.url])
+        async with open_inspection(servers, namespace=namespace) as inspection:
+            nats.freeze()
+            try:
+                return await inspection.storage()
+            finally:
+                nats.thaw()
+
+    fault = asyncio.run(play())
+    assert isinstance(fault, EngineFault)
+    assert fault.reason == "silent"
+    assert fault.check.startswith("whether the server at this address hangs or")
+
+
+@pytest.mark.thorough
+def test_a_replica_that_lags_for_a_moment_is_well(tmp_path: Path, namespace: str) -> None:
+    with cluster(tmp_path) as three:
+        servers = Servers(urls=three.urls[:2], replicas=3, capacity=Capacity(archives=ARCHIVES))
+
+        async def play() -> list[Finding]:
+            async with connect(servers, namespace=namespace, name="test") as connection:
+                await asyncio.wait_for(connection.prepared.wait(), 60)
+            async with open_inspection(servers, namespace=namespace) as inspection:
+                await until_lagging(inspection, lags=False)
+                three.processes[2].send_signal(signal.SIGSTOP)
+                await until_lagging(inspection, lags=True)
+            check = EngineCheck(
+                open_engine=lambda: open_inspection(servers, namespace=namespace),
+                replicas=3,
+                version="1",
+            )
+            found = []
+            async for finding in check.run():
+                found.append(finding)
+                three.processes[2].send_signal(signal.SIGCONT)  # before its replicas are looked at
+            return found
+
+        assert of(asyncio.run(play()), "engine.replicas").level is Level.OK
+
+
+async def until_lagging(inspection: Inspection, *, lags: bool) -> None:
+    async with asyncio.timeout(HUNG_AFTER_S):
+        while True:
+            storage = await inspection.storage()
+            if isinstance(storage, StorageFacts) and not any(
+                stream.leaderless for stream in storage.streams
+            ):
+                current = [stream.current for stream in storage.streams]
+                if lags == (min(current) < 3):
+                    return
+            await asyncio.sleep(0.1)
 
 
 def replicas_of(urls: Sequence[str], namespace: str, replicas: int) -> Finding:

@@ -62,8 +62,19 @@ def test_keys_that_may_only_read(home: Home, proxy: S3FaultProxy) -> None:
     found = diagnose_region(home, endpoint=proxy.endpoint)
     finding = of(found, f"region.{REGION}.write")
     assert finding.level is Level.FAILED
-    assert "allow s3:PutObject" in finding.action
+    web = (
+        "run it with --role web if these are the keys of a web process, else allow s3:PutObject on "
+    )
+    assert finding.action.startswith(web)
     assert of(found, f"region.{REGION}.links").level is Level.OK
+
+
+def test_keys_of_another_bucket(home: Home, proxy: S3FaultProxy) -> None:
+    proxy.misbehave = lambda _method, _target: Fault.FORBID
+    (finding,) = diagnose_region(home, endpoint=proxy.endpoint)
+    assert (finding.check, finding.level) == (f"region.{REGION}.list", Level.FAILED)
+    assert finding.action.startswith(f"check the bucket's name in regions.{REGION}.bucket, or ")
+    assert "allow s3:ListBucket on " in finding.action
 
 
 def test_a_server_that_refuses_conditional_writes(home: Home, proxy: S3FaultProxy) -> None:

@@ -24,7 +24,8 @@ def cancelled_by_signals() -> Iterator[None]:
         received.append(number)
         task.cancel()
 
-    handled = [each for each in STOP_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.getsignal(each) for each in STOP_SIGNALS}
+    handled = [each for each, handler in before.items() if handler is not signal.SIG_IGN]
     for each in handled:
         loop.add_signal_handler(each, stop, each)
     try:
@@ -35,4 +36,5 @@ def cancelled_by_signals() -> Iterator[None]:
         raise SystemExit(128 + received[0]) from None
     finally:
         for each in handled:
-            loop.remove_signal_handler(each)
+            loop.remove_signal_handler(each)  # and has the default one, not that of before
+            signal.signal(each, before[each])

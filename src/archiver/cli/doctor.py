@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from archiver import __version__
+from archiver.cli.cancellation import cancelled_by_signals
 from archiver.cli.command_settings import (
     load_settings_or_embedded,
     set_up_command_log,
@@ -21,10 +22,11 @@ from archiver.cli.doctor_report import (
     to_json_line,
     to_json_summary,
 )
+from archiver.cli.failure_report import print_failure
 from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.cli.signals import interruptible
 from archiver.client.failures import CommandFailed, InvalidUsage
-from archiver.diagnosis.examination import examine
+from archiver.diagnosis.examination import Check, examine
 from archiver.diagnosis.finding import Finding, Level, failure, warning, well
 from archiver.diagnosis.source_check import Sample
 from archiver.settings import (
@@ -85,9 +87,11 @@ def command(
 
     def report(finding: Finding) -> None:
         counts[finding.level] += 1
+        if quiet and finding.level is Level.OK:
+            return
         if as_json:
             click.echo(to_json_line(finding))
-        elif not quiet or finding.level is not Level.OK:
+        else:
             print_finding(finding, check_width=width)
 
     with interruptible():
@@ -99,8 +103,13 @@ def command(
         for finding in _iter_known(config, settings, variables):
             report(finding)
         checks = create_checks(settings, builds=role == "worker", samples=samples)
-        asyncio.run(examine(checks, report))
+        asyncio.run(_examine(checks, report))
     _conclude(counts, time.monotonic() - started, quiet=quiet, as_json=as_json)
+
+
+async def _examine(checks: Sequence[Check], report: Report) -> None:
+    with cancelled_by_signals():
+        await examine(checks, report)
 
 
 def _conclude(counts: Counter[Level], duration_s: float, *, quiet: bool, as_json: bool) -> None:
@@ -109,10 +118,14 @@ def _conclude(counts: Counter[Level], duration_s: float, *, quiet: bool, as_json
     if not quiet:
         click.echo(format_summary(counts, duration_s), err=True)
     if failed := counts[Level.FAILED]:
-        raise CommandFailed(
+        failure = CommandFailed(
             f"{failed} {'check has' if failed == 1 else 'checks have'} failed",
             hint="The line of each says what to do. Then run `archiver doctor` again.",
         )
+        if as_json:  # the summary has said so, and is the last document
+            print_failure(failure)
+            raise SystemExit(failure.exit_code)
+        raise failure
 
 
 def _load_settings(config: Path | None, report: Report) -> Settings:

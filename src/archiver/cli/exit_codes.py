@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from archiver.client.failures import RetryLater
-from archiver.errors import ArchiverError
+from archiver.errors import ArchiverError, EngineUnavailable
+
+ENGINE_HINT = "`archiver doctor` says what is wrong with the engine. Then run the command again."
 
 
 @contextmanager
@@ -13,4 +15,5 @@ def retry_later() -> Iterator[None]:
     try:
         yield
     except ArchiverError as exc:
-        raise RetryLater(f"{exc.code}: {exc.message}", code=exc.code) from exc
+        hint = ENGINE_HINT if isinstance(exc, EngineUnavailable) else ""
+        raise RetryLater(f"{exc.code}: {exc.message}", code=exc.code, hint=hint) from exc

@@ -16,18 +16,23 @@ AS_JSON = "archiver.as_json"
 
 
 def report_failure(failure: CommandFailed) -> None:
-    """Write ``Error: …`` to standard error, and ``Hint: …`` below if something can be done.
+    """Print *failure*.
 
     With ``--json``, the last line on standard output is a document with the member ``error``,
     unless nothing can be written there.
     """
-    click.echo(f"Error: {failure.message}", err=True)
-    if failure.hint:
-        click.echo(f"Hint: {failure.hint}", err=True)
+    print_failure(failure)
     context = click.get_current_context(silent=True)
     if context and context.meta.get(AS_JSON) and _is_stdout_read():
         with suppress(OSError):  # it may be what failed
             click.echo(json.dumps({"error": describe_failure(failure)}))
+
+
+def print_failure(failure: CommandFailed) -> None:
+    """Write ``Error: …`` to standard error, and ``Hint: …`` below if something can be done."""
+    click.echo(f"Error: {failure.message}", err=True)
+    if failure.hint:
+        click.echo(f"Hint: {failure.hint}", err=True)
 
 
 def _is_stdout_read() -> bool:

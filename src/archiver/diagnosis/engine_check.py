@@ -1,7 +1,9 @@
 """Whether NATS does all that Archiver needs of it."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 
 from archiver.diagnosis.finding import Finding, failure, warning, well
 from archiver.diagnosis.worker_check import examine_workers
@@ -18,6 +20,10 @@ COUNTS_SINCE = (2, 12)
 
 NEARLY_FULL = 0.95
 """A full bucket drops its oldest entry for each new one, so it is never quite full."""
+
+ASK_AGAIN_AFTER = timedelta(seconds=1)
+CATCHES_UP_WITHIN = 3
+"""A replica may lag for a moment while the fleet works. So often it is asked for again."""
 
 _REPLICAS = "engine.replicas"
 
@@ -40,6 +46,7 @@ _FAULTS = {
     "no_jetstream": "JetStream is not enabled",
     "too_few_servers": "the cluster has too few servers",
     "no_room": "JetStream has no room",
+    "no_quorum": "the cluster has no quorum",
     "silent": "JetStream does not answer",
 }
 
@@ -68,7 +75,7 @@ class EngineCheck:
                 yield _explain("engine", server)
                 return
             yield _describe_server(server)
-            storage = await engine.storage()
+            storage = await _settled(engine)
             if isinstance(storage, EngineFault):
                 yield _explain("engine.jetstream", storage)
                 return
@@ -99,7 +106,7 @@ class EngineCheck:
             numbers = ", ".join(sorted({str(stream.replicas) for stream in fewer}))
             found = f"engine.replicas is {wanted}, but {_streams_have(fewer)} {numbers}"
             return warning(_REPLICAS, found, f"run `archiver engine set-replicas {wanted}`")
-        if behind := [stream for stream in led if stream.current < stream.replicas]:
+        if behind := _behind(storage.streams):
             names = _names([stream.name for stream in behind])
             found = f"some replicas are away or behind: {names}"
             return warning(_REPLICAS, found, "start the missing servers of the cluster, or wait")
@@ -117,6 +124,23 @@ class EngineCheck:
         if can_work:
             return warning(_REPLICAS, found, action)
         return failure(_REPLICAS, f"{found}, so streams cannot be created", action)
+
+
+async def _settled(engine: InspectedEngine) -> StorageFacts | EngineFault:
+    """Return what JetStream holds, once no replica lags any more or one lags for seconds."""
+    storage = await engine.storage()
+    for _ in range(CATCHES_UP_WITHIN):
+        if isinstance(storage, EngineFault) or not _behind(storage.streams):
+            break
+        if any(stream.leaderless for stream in storage.streams):  # each answer takes seconds
+            break
+        await asyncio.sleep(ASK_AGAIN_AFTER.total_seconds())
+        storage = await engine.storage()
+    return storage
+
+
+def _behind(streams: Sequence[StreamFacts]) -> Sequence[StreamFacts]:
+    return [stream for stream in streams if stream.replicas and stream.current < stream.replicas]
 
 
 def _explain(check: str, fault: EngineFault) -> Finding:
@@ -169,7 +193,8 @@ def _limits(streams: Sequence[StreamFacts]) -> Finding:
     if not other:
         return well("engine.limits", "each stream has the limit that engine.archives asks for")
     found = f"{_streams_have(other)} another limit in bytes than engine.archives asks for"
-    return warning("engine.limits", found, _LESS)
+    action = f"give every process of the fleet the same sources and engine.archives, or {_LESS}"
+    return warning("engine.limits", found, action)
 
 
 def _fullness(streams: Sequence[StreamFacts]) -> Finding:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from archiver.diagnosis.finding import Finding, failure, warning, well
@@ -16,6 +16,8 @@ from archiver.runtime.threads import run_in_thread
 
 FILES_WANTED = 4096
 """A web process holds one for each connection, and a build some for each submodule."""
+
+DEFAULT = " (the default: workers may have data_dir from their environment)"
 
 MIB = 1 << 20
 
@@ -28,7 +30,7 @@ class FolderNeeds:
     """A folder under the name ``check``, as the ``setting`` has it.
 
     ``spare_bytes`` of its disk stay free. What Archiver may use of it is ``max_bytes``, by the
-    setting ``max_setting``.
+    setting ``max_setting``. Without settings, it is the ``is_default`` one.
     """
 
     check: str
@@ -37,6 +39,7 @@ class FolderNeeds:
     spare_bytes: int
     max_bytes: int = 0
     max_setting: str = ""
+    is_default: bool = False
 
 
 class MachineCheck:
@@ -80,16 +83,24 @@ def examine_files(most: int) -> Finding:
 
 def examine_folder(needs: FolderNeeds) -> Finding:
     """Return whether a folder can be written and has room. Leaves nothing there."""
+    finding = _examine(needs)
+    return replace(finding, found=f"{finding.found}{DEFAULT}") if needs.is_default else finding
+
+
+def _examine(needs: FolderNeeds) -> Finding:
     existing = next(_iter_existing(needs.folder.absolute()))
     try:
         free = shutil.disk_usage(existing).free
-        _write(existing, exists=existing == needs.folder.absolute(), is_full=not free)
+        if free:
+            _write(existing)
     except OSError as exc:
         if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
             return _full(needs, 0)
         reason = (exc.strerror or "it cannot be used").lower()
         found = f"{needs.folder} cannot be written: {reason}"
-        return failure(needs.check, found, f"let this user write there, or change {needs.setting}")
+        mounted = exc.errno == errno.EROFS
+        repair = "mount the disk for writing" if mounted else "let this user write there"
+        return failure(needs.check, found, f"{repair}, or change {needs.setting}")
     if free <= needs.spare_bytes:
         return _full(needs, free)
     usable = free - needs.spare_bytes + _size_of(needs.folder)
@@ -115,13 +126,7 @@ def _iter_existing(folder: Path) -> Iterator[Path]:
     yield from (each for each in (folder, *folder.parents) if each.exists())
 
 
-def _write(folder: Path, *, exists: bool, is_full: bool) -> None:
-    if is_full:
-        return
-    if not exists:
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return
+def _write(folder: Path) -> None:
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         file.write(bytes(4096))
 

@@ -94,15 +94,21 @@ CAUSES = {
     ),
 }
 
+_BEFORE_ALLOWING = {
+    "s3:ListBucket": "check the bucket's name in {region}.bucket, or ",
+    "s3:PutObject": "run it with --role web if these are the keys of a web process, else ",
+}
+"""What else may be the reason that access is denied without a permission, and what to do."""
+
 _DENIED = frozenset({"AccessDenied", "AllAccessDisabled", "http_401", "http_403"})
 
 
 def cause_of(code: str | None, *, needs: str) -> Cause:
     """Return the cause that *code* names. Without the permission *needs*, access is denied."""
     if code in _DENIED:
+        allow = f"allow {needs} on {{bucket}}, as docs/how-to/set-up-buckets.md describes"
         return Cause(
-            found="the keys may not do this",
-            action=f"allow {needs} on {{bucket}}, as docs/how-to/set-up-buckets.md describes",
+            found="the keys may not do this", action=f"{_BEFORE_ALLOWING.get(needs, '')}{allow}"
         )
     if code in CAUSES:
         return CAUSES[code]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from archiver.diagnosis.finding import Finding, warning, well
+from archiver.diagnosis.finding import Finding, failure, warning, well
 from archiver.ports.queue import WorkerReport
 
 
@@ -10,7 +10,8 @@ def examine_workers(reports: Sequence[WorkerReport], *, version: str) -> Iterato
     """Yield the findings about the workers that answer. *version* is that of this program."""
     if not reports:
         found = "no worker answers, so nothing is built"
-        yield warning("workers", found, "start `archiver worker` on at least one machine")
+        action = "start a worker: run `archiver worker` on at least one machine"
+        yield failure("workers", found, action)
         return
     draining = sum(report.draining is True for report in reports)
     if draining == len(reports):

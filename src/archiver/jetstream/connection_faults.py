@@ -24,7 +24,11 @@ WRONG_HOST_NAME = frozenset({62, 64})
 TOO_FEW_SERVERS = frozenset({10005, 10023, 10052, 10074})
 """No suitable peers, insufficient resources, and two ways to say that this is no cluster."""
 
+NO_QUORUM = 10008
+"""JetStream system temporarily unavailable: also for seconds, while servers elect a leader."""
+
 _JETSTREAM = {
+    NO_QUORUM: "no_quorum",
     **dict.fromkeys((10039, 10076), "no_jetstream"),
     **dict.fromkeys(TOO_FEW_SERVERS, "too_few_servers"),
     **dict.fromkeys((10028, 10047), "no_room"),
@@ -54,12 +58,15 @@ CHECKS = {
     "no_jetstream": "whether JetStream is enabled, on the server and for the account",
     "too_few_servers": "engine.replicas: a new stream needs as many servers in the cluster",
     "no_room": "the limits of JetStream, on the server and for the account",
-    "silent": "whether the cluster has a quorum, and the user's permissions for $JS.API.>",
+    "no_quorum": "whether most servers of the cluster are running, and start the others",
+    "silent": "whether the server at this address hangs or the cluster has no quorum, "
+    "and the user's permissions for $JS.API.>",
     "other": "the server's own log",
 }
 
-VAGUE = frozenset({"broken_off", "silent", "timed_out", "other"})
-"""Reasons that are not logged if a more precise one is reported before the fault ends."""
+VAGUE = frozenset({"broken_off", "no_quorum", "silent", "timed_out", "other"})
+"""Reasons that are not logged if a more precise one is reported before the fault ends, or if it
+ends soon."""
 
 
 class TlsNotOffered(nats.errors.Error):

@@ -23,6 +23,7 @@ from archiver.errors import StorageUnavailable
 from archiver.manifest_check import object_prefix
 from archiver.model import Archive, Node
 from archiver.ports.diagnosis import Lifecycle, LinkAnswer, UploadRule
+from archiver.runtime.tasks import complete_despite_cancellation
 from archiver.storage.bucket import Bucket
 from archiver.storage.multipart import MultipartUploads
 from archiver.storage.s3_errors import (
@@ -94,6 +95,10 @@ class S3TrialBucket:
                 return _lead(response.headers.get("Date", ""), before, after)
 
     async def create(self, body: bytes) -> bool:
+        """A caller that is cancelled waits: the object could appear after it was removed."""
+        return await complete_despite_cancellation(self._create(body))
+
+    async def _create(self, body: bytes) -> bool:
         try:
             async with self._request("store an object"):
                 await obstore.put_async(self._store, self.object_key, body, mode="create")
@@ -147,6 +152,9 @@ class S3TrialBucket:
         return Lifecycle(uploads=UploadRule.UNSUPPORTED)
 
     async def delete(self) -> None:
+        await complete_despite_cancellation(self._delete())
+
+    async def _delete(self) -> None:
         try:
             async with self._request("delete an object"):
                 await obstore.delete_async(self._store, self.object_key)

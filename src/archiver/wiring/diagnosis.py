@@ -68,6 +68,7 @@ def _of_machine(settings: Settings, *, builds: bool) -> Iterator[Check]:
 
 def _folders(settings: Settings) -> Iterator[FolderNeeds]:
     worker = settings.worker
+    is_default = "data_dir" not in settings.model_fields_set
     yield FolderNeeds(
         check="disk.work_dir",
         setting="worker.work_dir" if worker.work_dir else "data_dir",
@@ -75,6 +76,7 @@ def _folders(settings: Settings) -> Iterator[FolderNeeds]:
         spare_bytes=SPARE_BYTES,
         max_bytes=worker.work_max_bytes,
         max_setting="worker.work_max_bytes",
+        is_default=is_default and not worker.work_dir,
     )
     if serves_git(settings):
         yield FolderNeeds(
@@ -84,6 +86,7 @@ def _folders(settings: Settings) -> Iterator[FolderNeeds]:
             spare_bytes=SPARE_BYTES,
             max_bytes=worker.mirror_max_bytes,
             max_setting="worker.mirror_max_bytes",
+            is_default=is_default and not worker.mirror_dir,
         )
     if settings.data_dir.exists():
         yield FolderNeeds(
@@ -91,6 +94,7 @@ def _folders(settings: Settings) -> Iterator[FolderNeeds]:
             setting="data_dir",
             folder=settings.data_dir,
             spare_bytes=SPARE_BYTES,
+            is_default=is_default,
         )
 
 
