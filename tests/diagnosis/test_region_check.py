@@ -32,8 +32,8 @@ def proxy(home: Home) -> Iterator[S3FaultProxy]:
 def test_a_region_that_works_is_well_and_left_as_it_was(home: Home) -> None:
     found = diagnose_region(home)
     assert [finding.check.rpartition(".")[2] for finding in found] == [
-        *("list", "clock", "write", "create_only", "read", "links", "ranges", "uploads"),
-        "lifecycle",
+        *("list", "clock", "write", "create_only", "read", "links", "ranges", "delete"),
+        *("uploads", "lifecycle"),
     ]
     (lifecycle,) = unwell(found)
     assert lifecycle.level is Level.WARNING

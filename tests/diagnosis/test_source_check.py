@@ -108,3 +108,11 @@ def test_a_redirect_out_of_the_perimeter_is_not_followed() -> None:
         (finding,) = examine({"url_template": f"http://{address}{TEMPLATE}"})
     assert finding.level is Level.FAILED
     assert "sources.hgmo.redirect_hosts" in finding.action
+
+
+def test_a_host_that_answers_and_cannot_resolve_is_a_failure() -> None:
+    error = b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with raw_server(lambda link, _: link.sendall(error)) as address:
+        source = {"url_template": f"http://{address}{TEMPLATE}", "allow_private_addresses": True}
+        finding = of(examine(source, Sample(repo=ASH, rev="tip")), "source.hgmo.resolve")
+    assert finding.level is Level.FAILED

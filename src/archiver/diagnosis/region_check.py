@@ -90,8 +90,7 @@ class RegionCheck:
                 yield finding
         finally:
             removed = await self._remove()
-        if removed:
-            yield removed
+        yield removed
 
     def _explain_write(self, exc: StorageUnavailable) -> Finding:
         check = self._name("write")
@@ -123,12 +122,12 @@ class RegionCheck:
             return failure(check, found, "use another server, or repair it before anything else")
         return well(check, "it was read with the same bytes")
 
-    async def _remove(self) -> Finding | None:
+    async def _remove(self) -> Finding:
         try:
             await self._bucket.delete()
         except StorageUnavailable as exc:
             return self._names.explain(self._name("delete"), exc, needs="s3:DeleteObject")
-        return None
+        return well(self._name("delete"), "it was removed")
 
     async def _uploads(self) -> Finding:
         check = self._name("uploads")

@@ -86,7 +86,7 @@ class SourceCheck:
             node = await source.resolve(sample.repo, sample.rev)
         except _SILENT as exc:
             host = await self._host()
-            yield self._explain(check, exc) if host.level is Level.OK else host
+            yield host if host.level is Level.FAILED else self._explain(check, exc)
             return
         except ArchiverError as exc:
             yield self._explain(check, exc)

@@ -92,7 +92,7 @@ class S3TrialBucket:
                 proxy=proxy_url(self._settings),
             ) as response:
                 after = datetime.now(UTC)
-                return _lead(response.headers.get("Date", ""), before, after)
+                return lead_of(response.headers.get("Date", ""), before, after)
 
     async def create(self, body: bytes) -> bool:
         """A caller that is cancelled waits: the object could appear after it was removed."""
@@ -203,13 +203,12 @@ def _reason(exc: BaseException) -> str:
     return next((code for kind, code in _NO_ANSWER if isinstance(exc, kind)), "connection_lost")
 
 
-def _lead(date: str, before: datetime, after: datetime) -> timedelta | None:
+def lead_of(date: str, before: datetime, after: datetime) -> timedelta | None:
     """Return how far a clock is ahead that said *date*, in whole seconds, between two moments."""
     try:
-        said = parsedate_to_datetime(date)
-    except ValueError:
+        said = parsedate_to_datetime(date).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    said = said if said.tzinfo else said.replace(tzinfo=UTC)
     if said > after:
         return said - after
     return min(timedelta(0), said + timedelta(seconds=1) - before)
