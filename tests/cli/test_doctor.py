@@ -24,7 +24,7 @@ from tests.parts.json_output import documents
 from tests.parts.nats import Nats
 from tests.parts.raw_server import raw_server
 from tests.parts.s3 import Home
-from tests.parts.s3_fault_proxy import sink
+from tests.parts.s3_fault_proxy import Fault, Misbehave, sink
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -136,10 +136,15 @@ def test_a_repository_that_cannot_be_tried_is_rejected(run: Run, repo: str) -> N
 
 
 def interrupted(
-    folder: Path, nats: Nats, home: Home, number: signal.Signals, *, at: str
+    folder: Path,
+    nats: Nats,
+    home: Home,
+    *numbers: signal.Signals,
+    at: str,
+    misbehave: Misbehave | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command, which gets the signal when the region receives the request *at*."""
-    with sink(home.server.endpoint) as proxy:
+    """Run the command, which gets the signals when the region receives the request *at*."""
+    with sink(home.server.endpoint, misbehave) as proxy:
         regions = region_settings(home, endpoint=proxy.endpoint)["regions"]
         with subprocess.Popen(
             [sys.executable, "-m", "archiver", "doctor"],
@@ -158,7 +163,8 @@ def interrupted(
             def send(method: str, _target: str, _port: int) -> None:
                 seen.append(method)
                 if at == f"{method} {seen.count(method)}":
-                    process.send_signal(number)
+                    for number in numbers:
+                        process.send_signal(number)
 
             proxy.on_request = send
             out, err = process.communicate(timeout=60)
@@ -183,3 +189,15 @@ def test_a_signal_ends_the_command_without_a_traceback_or_an_object(
     ended = interrupted(configured, nats, home, number, at=at)
     assert (ended.returncode, ended.stderr) == (128 + number, "")
     assert not any(home.keys().values())
+
+
+def test_a_second_signal_ends_the_command_without_a_traceback(
+    configured: Path, nats: Nats, home: Home
+) -> None:
+    ended = interrupted(
+        *(configured, nats, home, signal.SIGINT, signal.SIGTERM),
+        at="PUT 1",
+        misbehave=lambda method, _target: Fault.HANG if method == "PUT" else None,
+    )
+    assert ended.returncode in {130, 143}  # two signals at the same time may arrive in any order
+    assert ended.stderr == ""

@@ -108,7 +108,7 @@ def command(
 
 
 async def _examine(checks: Sequence[Check], report: Report) -> None:
-    with cancelled_by_signals():
+    with cancelled_by_signals(second_kills=True):
         await examine(checks, report)
 
 

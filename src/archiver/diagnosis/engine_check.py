@@ -22,8 +22,9 @@ NEARLY_FULL = 0.95
 """A full bucket drops its oldest entry for each new one, so it is never quite full."""
 
 ASK_AGAIN_AFTER = timedelta(seconds=1)
-CATCHES_UP_WITHIN = 3
-"""A replica may lag for a moment while the fleet works. So often it is asked for again."""
+ASK_AGAIN_TIMES = 3
+"""A replica may lag for a moment while the fleet works. One that lags in every answer is reported.
+"""
 
 _REPLICAS = "engine.replicas"
 
@@ -129,7 +130,7 @@ class EngineCheck:
 async def _settled(engine: InspectedEngine) -> StorageFacts | EngineFault:
     """Return what JetStream holds, once no replica lags any more or one lags for seconds."""
     storage = await engine.storage()
-    for _ in range(CATCHES_UP_WITHIN):
+    for _ in range(ASK_AGAIN_TIMES):
         if isinstance(storage, EngineFault) or not _behind(storage.streams):
             break
         if any(stream.leaderless for stream in storage.streams):  # each answer takes seconds

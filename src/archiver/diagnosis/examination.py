@@ -12,7 +12,7 @@ from archiver.runtime.tasks import cancel_and_wait
 from archiver.telemetry import log
 
 DEADLINE = timedelta(seconds=12)
-"""A check that is cancelled may remove for another 3 s what it has written."""
+"""A check that is cancelled completes its write, and removes what it has written: 3 s each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
