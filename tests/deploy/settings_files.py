@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.deploy.files import DEPLOY, manifest
 
-SECRETS = ("nats-password", "s3-secret-key")
+SECRETS = ("nats-password", "s3-access-key-id", "s3-secret-key")
 
 
 def compose_settings(folder: Path) -> str:

@@ -26,6 +26,18 @@ def test_secrets_in_the_settings_are_credentials_of_the_unit(name: str) -> None:
     assert set(named) == set(credentials)
 
 
+def test_each_role_has_secrets_of_its_own() -> None:
+    for name, role in zip(UNITS, ("web", "worker"), strict=True):
+        for each in unit(name)["LoadCredential"]:
+            assert each.partition(":")[2].startswith(f"/etc/archiver/secrets/{role}/")
+
+
+def test_the_command_of_operators_runs_archiver_with_the_secrets_of_a_role() -> None:
+    script = read("systemd/archiver")
+    assert 'cd "/etc/archiver/secrets/${ROLE:-worker}"' in script
+    assert "exec /opt/archiver/venv/bin/archiver" in script
+
+
 @pytest.mark.parametrize("name", UNITS)
 def test_a_stop_signals_the_main_process_alone(name: str) -> None:
     assert unit(name)["KillMode"] == ["mixed"]
@@ -42,7 +54,7 @@ def test_only_ports_of_the_settings_may_be_bound() -> None:
 def test_state_is_kept_where_the_settings_say() -> None:
     worker = unit("archiver-worker@.service")
     assert worker["StateDirectory"] == ["archiver"]
-    assert "ARCHIVER_DATA_DIR=/var/lib/archiver" in worker["Environment"]
+    assert 'data_dir = "/var/lib/archiver"' in read("systemd/archiver.toml")
 
 
 @pytest.mark.programs

@@ -23,6 +23,8 @@ HEALTHY: Values = {
     'up{job="archiver-web", instance="a"}': "1x4500",
     'archiver_engine_connected{instance="a"}': "1x4500",
     'archiver_engine_connected{instance="b"}': "1x4500",
+    'archiver_engine_works{process="web"}': "1x4500",
+    'archiver_engine_works{process="worker"}': "1x4500",
     'archiver_workers{state="active"}': "2x4500",
     'archiver_build_info{version="1.0.0"}': "1x4500",
     "archiver_access_unreadable": "0x4500",
@@ -60,8 +62,9 @@ NONE_WRITABLE = {f'archiver_region_writable{{region="{each}"}}': "0x99" for each
 CASES: Mapping[str, Case] = {
     "ArchiverDown": Case({'up{job="archiver-web", instance="a"}': "0x9"}, 3),
     "ArchiverNoWorker": Case({'archiver_workers{state="active"}': "0x9"}, 3),
+    "ArchiverAbsent": Case({'archiver_build_info{version="1.0.0"}': "_x9"}, 3),
     "ArchiverEngineAway": Case(
-        {f'archiver_engine_connected{{instance="{each}"}}': "0x9" for each in "ab"}, 2
+        {f'archiver_engine_works{{process="{each}"}}': "0x9" for each in ("web", "worker")}, 3
     ),
     "ArchiverProcessWithoutEngine": Case({'archiver_engine_connected{instance="a"}': "0x9"}, 6),
     "ArchiverBug": Case(
@@ -85,11 +88,18 @@ CASES: Mapping[str, Case] = {
     "ArchiverTasksWaitForUs": Case(
         {'archiver_attempts_total{source="hgmo", outcome="waiting"}': "0+1x40"}, 20
     ),
+    "ArchiverNothingBuilt": Case(
+        {
+            'archiver_attempts_total{source="hgmo", outcome="waiting"}': "0+1x40",
+            'archiver_attempts_total{source="hgmo", outcome="succeeded"}': "9x40",
+        },
+        30,
+    ),
     "ArchiverConversionsLost": Case(
         {'archiver_conversions_total{suffix="zip", outcome="lost"}': "0+1x9"}, 9
     ),
     "ArchiverSourcePaused": Case(
-        {'archiver_breaker_state{kind="source", name="hgmo"}': "2x40"}, 16
+        {'archiver_breaker_state{kind="source", name="hgmo"}': "2x4 1 2x4 1 2x4 1x40"}, 16
     ),
     "ArchiverBuildsFail": Case(
         {

@@ -23,7 +23,9 @@ class Bench:
 
     def measure(self, *reports: WorkerReport) -> None:
         self.engine.reports = list(reports)
-        signs = VitalSigns(fleet=self.engine, storage=self.storage, stock_book=self.book)
+        signs = VitalSigns(
+            fleet=self.engine, storage=self.storage, stock_book=self.book, process="web"
+        )
         asyncio.run(signs.measure())
 
 
@@ -81,8 +83,10 @@ def test_the_last_count_of_what_is_stored_is_shown_by_every_process() -> None:
 def test_without_the_engine_the_regions_are_measured_all_the_same() -> None:
     bench = Bench()
     bench.measure(WorkerReport(name="a", regions={}))
+    assert value("engine_works", process="web") == 1
     bench.engine.down, bench.book.down = True, True
     bench.storage.down.add(ONE)
     bench.measure()
     assert of_regions("region_reachable") == [0, 1]
     assert value("workers", state="active") == 1
+    assert value("engine_works", process="web") == 0

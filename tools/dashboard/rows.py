@@ -20,8 +20,7 @@ def overview() -> Iterator[Chart]:
     yield number("Oldest waiting task", "s", seen(M.queue_oldest_age, **CLIENTS), (None, "green"),
                  (FAR_TOO_OLD_S / 2, "orange"), (FAR_TOO_OLD_S, "red"))  # fmt: skip
     yield number("Active workers", "none", seen(M.workers, state="active"), *none_is_bad)
-    connected = f"min ({series(M.engine_connected)})"
-    yield number("Engine connected", "none", connected, *none_is_bad)
+    yield number("Engine works", "none", seen(M.engine_works), *none_is_bad)
     writable = f"sum ({seen(M.region_writable, 'region')})"
     yield number("Regions writable", "none", writable, *none_is_bad)
     opened = f"count ({seen(M.breaker_state, 'kind,name')} > 0) or vector(0)"

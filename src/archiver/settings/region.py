@@ -22,6 +22,8 @@ class RegionSettings(Section):
     """Region to sign requests for. Default: the name of this region."""
     access_key_id: str | None = None
     """Access key. Default: from the environment or the machine's role."""
+    access_key_id_file: SecretFile | None = None
+    """File with the access key, instead of `access_key_id`. Read when a process starts."""
     secret_access_key: SecretStr | None = None
     """Secret key of `access_key_id`."""
     secret_access_key_file: SecretFile | None = None
@@ -54,9 +56,18 @@ class RegionSettings(Section):
                 "secret_access_key_file: must not be set together with secret_access_key"
             )
         has_secret = self.secret_access_key is not None or self.secret_access_key_file is not None
-        if (self.access_key_id is not None) != has_secret:
+        if self.access_key_id is not None and self.access_key_id_file:
+            raise ValueError("access_key_id_file: must not be set together with access_key_id")
+        has_id = self.access_key_id is not None or self.access_key_id_file is not None
+        if has_id != has_secret:
             raise ValueError("access_key_id and secret_access_key go together")
         return self
+
+    def read_access_key_id(self) -> str | None:
+        """Return the access key, if there is one. Reads ``access_key_id_file``."""
+        if self.access_key_id_file:
+            return read_secret(self.access_key_id_file)
+        return self.access_key_id
 
     def read_secret_access_key(self) -> str | None:
         """Return the secret key, if there is one. Reads ``secret_access_key_file``."""

@@ -251,6 +251,13 @@ class Metrics:
         ("process",),
         multiprocess_mode="livemin",
     )
+    engine_works = Gauge(
+        "archiver_engine_works",
+        "1 if the engine could store a task and hand it out when this process last tried, which it "
+        "does every 30 s, else 0. A cluster without a majority of its servers cannot.",
+        ("process",),
+        multiprocess_mode="livemax",
+    )
     workers = Gauge(
         "archiver_workers",
         "Workers of the fleet that answer, by state: active, draining. Each process asks every "

@@ -14,12 +14,15 @@ INTERVAL = timedelta(seconds=30)
 
 
 class VitalSigns:
-    """Sets the metrics of the workers, of the regions, and of what is stored there.
+    """Sets the metrics of the engine, of the workers, of the regions, and of what is stored there.
 
     Workers report what they can write to, since web processes may lack that right.
     """
 
-    def __init__(self, *, fleet: Fleet, storage: Storage, stock_book: StockBook) -> None:
+    def __init__(
+        self, *, fleet: Fleet, storage: Storage, stock_book: StockBook, process: str
+    ) -> None:
+        self._engine_works = METRICS.engine_works.labels(process=process)
         self._fleet = fleet
         self._storage = storage
         self._stock_book = stock_book
@@ -44,6 +47,7 @@ class VitalSigns:
             METRICS.region_reachable.labels(region=region).set(error is None)
 
     async def _measure_engine(self) -> None:
+        self._engine_works.set(await self._fleet.check_queue() is None)
         try:
             self._set_workers(await self._fleet.workers())
             self._set_stock(await self._stock_book.read())

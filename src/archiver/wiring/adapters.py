@@ -123,7 +123,7 @@ def s3_settings(name: str, region: RegionSettings) -> S3Settings:
         bucket=region.bucket,
         endpoint=region.endpoint,
         region=region.aws_region or name,
-        access_key_id=region.access_key_id,
+        access_key_id=region.read_access_key_id(),
         secret_access_key=region.read_secret_access_key(),
         virtual_hosted=region.virtual_hosted,
         ca_file=region.ca_file,

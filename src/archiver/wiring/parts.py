@@ -108,12 +108,15 @@ async def open_parts(
         await stack.enter_async_context(upkeep)
         fleet = JetStreamFleet(connection=connection)
         stock_book = JetStreamStockBook(connection=connection)
+        vital_signs = VitalSigns(
+            fleet=fleet, storage=storage, stock_book=stock_book, process=process
+        )
         await stack.enter_async_context(
             in_background(
                 breakers.keep_current(),
                 guard.keep_measuring(),
                 answers.keep_counting(),
-                VitalSigns(fleet=fleet, storage=storage, stock_book=stock_book).keep_measuring(),
+                vital_signs.keep_measuring(),
                 QueueGauges(connection=connection, sources=settings.sources).keep_measuring(),
                 probe_regions(
                     storage=storage,
