@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import subprocess
 import sys
 import threading
@@ -9,9 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision
 from opentelemetry.trace import Link, SpanContext, TraceFlags
 
@@ -326,6 +329,27 @@ def test_every_status_of_success_is_success(status: int, monkeypatch: pytest.Mon
 
     assert _not_sent(written.getvalue()) == []
     assert len(collector.spans) == 3
+
+
+def test_the_certificate_for_the_collector_goes_before_the_one_for_all_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "own.pem")
+    stranger.cert_pem.write_to_path(tmp_path / "all.pem")
+    authority.issue_cert("127.0.0.1").configure_cert(tls := ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "all.pem"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "own.pem"))
+    with collecting(tls=tls) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+
+        async def record() -> None:
+            async with sending_traces(process="web", version="1"):
+                _record(1)
+
+        asyncio.run(record())
+
+    assert len(collector.spans) == 1
 
 
 @pytest.mark.parametrize("status", (None, 503))

@@ -1,6 +1,7 @@
 """An OTLP collector: takes spans over HTTP, and keeps them decoded."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -105,7 +106,9 @@ class DeadCollector:
 
 
 @contextmanager
-def collecting(*, status: int = 200, location: str = "") -> Iterator[Collector]:
+def collecting(
+    *, status: int = 200, location: str = "", tls: ssl.SSLContext | None = None
+) -> Iterator[Collector]:
     """Yield a collector that listens on loopback, and responds with *status* to all requests."""
     collector = Collector()
 
@@ -124,7 +127,9 @@ def collecting(*, status: int = 200, location: str = "") -> Iterator[Collector]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        collector.url = f"http://127.0.0.1:{server.server_port}"
+        collector.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=partial(server.serve_forever, 0.02), daemon=True).start()
         try:
             yield collector

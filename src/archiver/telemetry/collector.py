@@ -106,3 +106,15 @@ class CollectorSession(Session):
     @property
     def status(self) -> int | None:
         return self._adapter.status
+
+    def merge_environment_settings(
+        self,
+        url: Any,  # noqa: ANN401 - the library's
+        proxies: Any,  # noqa: ANN401
+        stream: Any,  # noqa: ANN401
+        verify: Any,  # noqa: ANN401
+        cert: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        # Otherwise, REQUESTS_CA_BUNDLE would replace the certificate that is for the collector.
+        chosen = self.verify if isinstance(self.verify, str) else verify
+        return super().merge_environment_settings(url, proxies, stream, chosen, cert)
