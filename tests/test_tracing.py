@@ -271,7 +271,7 @@ def test_an_answer_without_an_end_costs_little_memory_and_the_timeout_at_most(
         wait_until(lambda: not _senders(), what="the end of the thread that sends")
 
     if "body" in endless:
-        # What the buffers of the connections hold, which is far less than fits into the timeout.
+        # The buffers of connections hold this much. Far more would fit into the timeout.
         assert collector.sent_bytes < 64 << 20
 
 
