@@ -2,12 +2,19 @@
 
 import asyncio
 import json
+import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from itertools import repeat
+from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision
 from opentelemetry.trace import Link, SpanContext, TraceFlags
 
@@ -15,9 +22,16 @@ from archiver.errors import UnknownRev
 from archiver.telemetry import LogFormat, tracing
 from archiver.telemetry.open_telemetry import LinkedSampler
 from archiver.telemetry.tracing import Kind, SpanName, traceparent_in
-from archiver.telemetry.tracing_setup import CannotTrace, sending_traces, wanted_exporters
+from archiver.telemetry.tracing_setup import sending_traces, wanted_exporters
+from archiver.telemetry.tracing_variables import CannotTrace
 from tests.docs.span_table import documented_spans
-from tests.parts.collector import closing_collector, collecting, silent_collector
+from tests.parts.collector import (
+    DeadCollector,
+    closing_collector,
+    collecting,
+    reciting_collector,
+    silent_collector,
+)
 from tests.parts.process import wait_until
 from tests.test_telemetry import capture_log, logger
 
@@ -173,7 +187,7 @@ def _record(count: int) -> None:
             pass
 
 
-def test_a_failing_collector_is_reported_once_without_its_address(
+def test_a_failing_collector_is_reported_at_once_and_at_the_end_without_its_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     written = capture_log(LogFormat.JSON)
@@ -192,7 +206,8 @@ def test_a_failing_collector_is_reported_once_without_its_address(
         asyncio.run(record())
 
     lines = list(map(json.loads, written.getvalue().splitlines()))
-    assert [line["event"] for line in lines] == ["traces.on", "traces.not_sent"]
+    assert [line["event"] for line in lines] == ["traces.on", "traces.not_sent", "traces.not_sent"]
+    assert [line.get("spans") for line in lines] == [None, 1, 2]
     assert collector.url not in written.getvalue()
 
 
@@ -213,6 +228,149 @@ def test_the_end_of_a_process_does_not_wait_for_the_answer_of_a_collector(
 
     assert still_waits
     assert collector.connections
+
+
+def _drip(head: bytes) -> Iterator[bytes]:
+    """Yield *head*, and then a byte now and then, so that no single read times out."""
+    yield head
+    while True:
+        time.sleep(0.02)
+        yield b"a"
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+ENDLESS: Mapping[str, Callable[[], Iterator[bytes]]] = {
+    "a body": lambda: repeat(OK + b"Content-Length: 9999999999\r\n\r\n" + bytes(1 << 16)),
+    "a body in chunks": lambda: repeat(
+        OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"10000\r\n" + bytes(1 << 16) + b"\r\n"
+    ),
+    "a slow body": lambda: _drip(OK + b"Content-Length: 999999\r\n\r\n"),
+    "a slow body until the end": lambda: _drip(b"HTTP/1.0 200 OK\r\n\r\n"),
+    "a slow chunk": lambda: _drip(OK + b"Transfer-Encoding: chunked\r\n\r\n"),
+    "a slow header": lambda: _drip(OK + b"A: "),
+    "a slow status": lambda: _drip(b"H"),
+    "continue": lambda: repeat(b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("endless", ENDLESS)
+def test_an_answer_without_an_end_costs_little_memory_and_the_timeout_at_most(
+    endless: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _sending_to(reciting_collector(ENDLESS[endless]), monkeypatch) as collector:
+
+        async def record() -> None:
+            async with sending_traces(process="web", version="1"):
+                for batch in range(1, 4):
+                    _record(1)
+                    while collector.connections < batch:
+                        await asyncio.sleep(0.01)
+
+        asyncio.run(record())
+        wait_until(lambda: not _senders(), what="the end of the thread that sends")
+
+    if "body" in endless:
+        # The buffers of connections hold this much. Far more would fit into the timeout.
+        assert collector.sent_bytes < 64 << 20
+
+
+@contextmanager
+def _sending_to(
+    opening: AbstractContextManager[DeadCollector], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[DeadCollector]:
+    with opening as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.3")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
+        yield collector
+
+
+def _senders() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name.startswith("OtelBatchSpan")]
+
+
+def _not_sent(written: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, written.splitlines())
+    return [line for line in lines if line["event"] == "traces.not_sent"]
+
+
+@pytest.mark.parametrize("status", (304, 307, 401, 500))
+def test_every_status_but_success_is_reported_and_no_redirect_is_followed(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = capture_log(LogFormat.JSON)
+    with collecting() as other, collecting(status=status, location=other.url) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+
+        async def record() -> None:
+            async with sending_traces(process="web", version="1"):
+                _record(3)
+
+        asyncio.run(record())
+
+    (line,) = _not_sent(written.getvalue())
+    assert (line["spans"], line["status"]) == (3, status)
+    assert len(collector.paths) == 1
+    assert other.paths == []
+
+
+@pytest.mark.parametrize("status", (200, 202, 204))
+def test_every_status_of_success_is_success(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = capture_log(LogFormat.JSON)
+    with collecting(status=status) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+
+        async def record() -> None:
+            async with sending_traces(process="web", version="1"):
+                _record(3)
+
+        asyncio.run(record())
+
+    assert _not_sent(written.getvalue()) == []
+    assert len(collector.spans) == 3
+
+
+def test_the_certificate_for_the_collector_goes_before_the_one_for_all_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "own.pem")
+    stranger.cert_pem.write_to_path(tmp_path / "all.pem")
+    authority.issue_cert("127.0.0.1").configure_cert(tls := ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "all.pem"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "own.pem"))
+    with collecting(tls=tls) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+
+        async def record() -> None:
+            async with sending_traces(process="web", version="1"):
+                _record(1)
+
+        asyncio.run(record())
+
+    assert len(collector.spans) == 1
+
+
+@pytest.mark.parametrize("status", (None, 503))
+def test_each_span_that_a_collector_did_not_get_is_counted(
+    status: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = capture_log(LogFormat.JSON)
+    refusing = silent_collector() if status is None else collecting(status=status)
+    with refusing as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+
+        async def record() -> None:
+            async with sending_traces(process="web", version="1"):
+                _record(6000)
+
+        asyncio.run(record())
+
+    lines = _not_sent(written.getvalue())
+    assert sum(line["spans"] for line in lines) == 6000
+    assert 0 < sum(line["dropped"] for line in lines) <= 6000 - 2048
+    wait_until(lambda: not _senders(), what="the end of the thread that sends")
 
 
 def _link(*, sampled: bool) -> Link:

@@ -308,11 +308,25 @@ def test_show_prints_only_the_settings_that_apply_to_the_kind_of_a_source(
     assert tomllib.loads(run("config", "show").stdout) == tomllib.loads(result.stdout)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "warning"),
+    (
+        ("OTEL_TRACES_EXPORTER", "zipkin", "unsupported 'zipkin'"),
+        ("OTEL_TRACES_SAMPLER", "bogus", "unsupported 'bogus'"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/file", "No such file or directory"),
+    ),
+)
 def test_check_warns_of_traces_that_cannot_be_sent(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    warning: str,
 ) -> None:
     (tmp_path / "archiver.toml").write_text(CONFIG)
-    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    monkeypatch.setenv(variable, value)
     result = run("config", "check")
     assert result.exit_code == 0, result.output
-    assert "Warning: OTEL_TRACES_EXPORTER: unsupported 'zipkin'" in result.stderr
+    assert f"Warning: {variable}: {warning}" in result.stderr

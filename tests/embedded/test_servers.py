@@ -20,7 +20,7 @@ from archiver.embedded.data_folder import DataFolder, open_data_folder
 from archiver.embedded.program import CannotServe, Program, find_program
 from archiver.embedded.servers import nats_server, s3_servers
 from archiver.embedded.supervisor import Supervisor
-from tests.embedded.test_supervisor import alive, until
+from tests.embedded.test_supervisor import alive, shell, until
 
 LARGE_BYTES = 32 << 30
 
@@ -30,6 +30,27 @@ async def answers(program: Program) -> None:
     async with asyncio.timeout(10):
         while not await program.ready.succeeds():
             await asyncio.sleep(0.05)
+
+
+def test_the_servers_do_not_get_the_password_of_a_collector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=swordfish")
+
+    async def scenario(folder: DataFolder) -> None:
+        servers = [nats_server(folder)[0], *s3_servers(folder)[0]]
+        archiver = replace(shell("exec sleep 100", name="archiver"), sends_traces=True)
+        supervisor = Supervisor(stages=[[*servers, archiver]])
+        async with supervisor.running():
+            assert supervisor.pids.keys() == {"nats", "s3-us-east-1", "s3-us-west-2", "archiver"}
+            assert {name for name, pid in supervisor.pids.items() if _knows(pid)} == {"archiver"}
+
+    with open_data_folder(tmp_path / "data") as folder:
+        asyncio.run(scenario(folder))
+
+
+def _knows(pid: int) -> bool:
+    return b"swordfish" in Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def test_nats_is_restarted_after_a_kill(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """An OTLP collector: takes spans over HTTP, and keeps them decoded."""
 
 import socket
+import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -96,15 +98,18 @@ def _value(value: AnyValue) -> Any:  # noqa: ANN401
 
 @dataclass(slots=True)
 class DeadCollector:
-    """Has the address ``url``, and counts the connections, to which it sends nothing."""
+    """Has the address ``url``, and counts the connections and the bytes that it sent."""
 
     url: str = ""
     connections: int = 0
+    sent_bytes: int = 0
 
 
 @contextmanager
-def collecting() -> Iterator[Collector]:
-    """Yield a collector that listens on loopback."""
+def collecting(
+    *, status: int = 200, location: str = "", tls: ssl.SSLContext | None = None
+) -> Iterator[Collector]:
+    """Yield a collector that listens on loopback, and responds with *status* to all requests."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -112,7 +117,9 @@ def collecting() -> Iterator[Collector]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             collector.take(body)
             collector.paths.append(self.path)
-            self.send_response(200)
+            self.send_response(status)
+            if location:
+                self.send_header("Location", location)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -120,8 +127,10 @@ def collecting() -> Iterator[Collector]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        collector.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        collector.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=partial(server.serve_forever, 0.02), daemon=True).start()
         try:
             yield collector
         finally:
@@ -146,8 +155,27 @@ def silent_collector() -> Iterator[DeadCollector]:
 
 
 @contextmanager
-def _dead_collector(treat: Callable[[socket.socket], object]) -> Iterator[DeadCollector]:
+def reciting_collector(pieces: Callable[[], Iterable[bytes]]) -> Iterator[DeadCollector]:
+    """Yield a collector that sends *pieces* to each client, for as long as the client reads."""
     collector = DeadCollector()
+
+    def recite(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.settimeout(0.3)  # the system may not say that the client has gone
+            connection.recv(1 << 16)
+            for piece in pieces():
+                connection.sendall(piece)
+                collector.sent_bytes += len(piece)
+
+    with _dead_collector(recite, collector):
+        yield collector
+
+
+@contextmanager
+def _dead_collector(
+    treat: Callable[[socket.socket], object], collector: DeadCollector | None = None
+) -> Iterator[DeadCollector]:
+    collector = collector or DeadCollector()
 
     def accept() -> None:
         with suppress(OSError):  # the block has ended

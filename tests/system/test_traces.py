@@ -135,5 +135,6 @@ def test_a_silent_collector_delays_neither_requests_nor_builds_nor_the_end(
             logs = stack.logs()
 
     assert web.returncode == 0
-    assert max(Counter(line["process"] for line in lines).values()) == 1
+    # At most once a minute, and once more when the process ends.
+    assert max(Counter(line["process"] for line in lines).values()) <= 2
     assert "library.spoke" not in logs

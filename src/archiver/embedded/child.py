@@ -83,7 +83,7 @@ async def _spawn(program: Program) -> asyncio.subprocess.Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output.fileno(),
                 stderr=output.fileno(),
-                env={**os.environ, **program.env},
+                env=program.environment(),
                 pass_fds=program.inherits,
                 start_new_session=True,
                 preexec_fn=_end_with_parent() if sys.platform == "linux" else None,

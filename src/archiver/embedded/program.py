@@ -1,6 +1,7 @@
 """A program to run: its command, where it is installed, and how to see that it works."""
 
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -65,6 +66,7 @@ class Program:
     - ``inherits`` are file descriptors that it keeps open.
     - ``rests_after`` is the exit code after which it is not started again.
     - ``log`` receives its output; without one, this process's standard error does.
+    - ``sends_traces`` gives it the variables of OpenTelemetry, among which is a password.
     """
 
     name: str
@@ -79,6 +81,16 @@ class Program:
     rests_after: int | None = None
     log: Path | None = None
     grace_s: float = 5.0
+    sends_traces: bool = False
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables of this process that the program gets, and its own."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if self.sends_traces or not name.startswith("OTEL_")
+        }
+        return {**inherited, **self.env}
 
 
 def find_program(name: str) -> Path:

@@ -128,6 +128,7 @@ def _archiver_program(
         log=folder.create_log(name) if options.quiet else None,
         grace_s=grace_s,
         rests_after=rests_after,
+        sends_traces=True,
     )
 
 

@@ -1,14 +1,12 @@
 """Records spans with OpenTelemetry, and sends them from a thread.
 
-Only this module imports its libraries. A collector that does not respond costs the process the
-memory of a bounded queue: the oldest spans are dropped.
+Only this module and ``span_queue`` import its libraries.
 """
 
 import logging
 import os
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
@@ -20,13 +18,8 @@ from opentelemetry import context as contexts
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import (
-    BatchSpanProcessor,
-    ConsoleSpanExporter,
-    SpanExporter,
-    SpanExportResult,
-)
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 from opentelemetry.sdk.trace.sampling import (
     Decision,
     ParentBased,
@@ -51,7 +44,8 @@ from opentelemetry.trace import Span as LibrarySpan
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import Attributes
 
-from archiver.telemetry.log_setup import log
+from archiver.telemetry.collector import CollectorSession
+from archiver.telemetry.span_queue import ReportingExporter, SpanQueue
 from archiver.telemetry.tracing import (
     TRACEPARENT,
     Kind,
@@ -60,11 +54,10 @@ from archiver.telemetry.tracing import (
     Value,
     prefixed,
 )
+from archiver.telemetry.tracing_variables import queue_size
 
 FLUSH_S = 1.5
 """How long a process that ends waits for the collector. granian allows four seconds for all."""
-
-REPORT_INTERVAL_S = 60.0
 
 _KINDS = {
     Kind.INTERNAL: SpanKind.INTERNAL,
@@ -215,41 +208,6 @@ class LinkedSampler(Sampler):
         return f"LinkedSampler{{{self._own.get_description()}}}"
 
 
-class ReportingExporter(SpanExporter):
-    """Passes spans on, and logs at most once a minute how many were not accepted."""
-
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._exporter = exporter
-        self._lost = 0
-        self._report_at = 0.0
-        self._has_ended = False
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        if self._has_ended:
-            return SpanExportResult.FAILURE
-        try:
-            result = self._exporter.export(spans)
-        except Exception:  # noqa: BLE001 - the library's text may quote the address
-            result = SpanExportResult.FAILURE
-        if result is not SpanExportResult.SUCCESS:
-            self._report(len(spans))
-        return result
-
-    def _report(self, lost: int) -> None:
-        self._lost += lost
-        if (now := time.monotonic()) >= self._report_at:
-            log.warning("traces.not_sent", spans=self._lost)
-            self._lost, self._report_at = 0, now + REPORT_INTERVAL_S
-
-    def shutdown(self) -> None:
-        if not self._has_ended:
-            self._has_ended = True
-            self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        return self._exporter.force_flush(timeout_millis)
-
-
 def open_recorder(
     exporters: Sequence[str], *, process: str, version: str
 ) -> tuple[OpenTelemetryRecorder, Callable[[], None]]:
@@ -262,14 +220,18 @@ def open_recorder(
     provider = TracerProvider(resource=_resource(process, version), shutdown_on_exit=False)
     if isinstance(provider.sampler, ParentBased | TraceIdRatioBased):
         provider.sampler = LinkedSampler(provider.sampler)
-    opened = [ReportingExporter(_open(name)) for name in exporters]
+    opened = [_open(name) for name in exporters]
     for exporter in opened:
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+        provider.add_span_processor(SpanQueue(exporter))
     return OpenTelemetryRecorder(provider), partial(_close, provider, opened)
 
 
-def _open(exporter: str) -> SpanExporter:
-    return ConsoleSpanExporter() if exporter == "console" else OTLPSpanExporter()
+def _open(name: str) -> ReportingExporter:
+    if name == "console":
+        return ReportingExporter(ConsoleSpanExporter(), limit=queue_size(), status=lambda: None)
+    session = CollectorSession()
+    exporter = OTLPSpanExporter(session=session)
+    return ReportingExporter(exporter, limit=queue_size(), status=lambda: session.status)
 
 
 def _resource(process: str, version: str) -> Resource:

@@ -13,16 +13,13 @@ from importlib.util import find_spec
 
 from archiver.telemetry import tracing
 from archiver.telemetry.log_setup import describe, log
+from archiver.telemetry.tracing_variables import CannotTrace, require_valid
 
 EXPORTERS = ("otlp", "console")
 
 PROTOCOL = "http/protobuf"
 
 _MODULE = "archiver.telemetry.open_telemetry"
-
-
-class CannotTrace(Exception):
-    """The environment asks for traces that this process cannot send."""
 
 
 def wanted_exporters(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -45,6 +42,7 @@ def wanted_exporters(environment: Mapping[str, str] = os.environ) -> tuple[str, 
     protocol = _either(environment, "PROTOCOL") or PROTOCOL
     if "otlp" in exporters and protocol != PROTOCOL:
         raise CannotTrace(f"OTEL_EXPORTER_OTLP_PROTOCOL: unsupported {protocol!r}: use {PROTOCOL}")
+    require_valid(environment, exporters)
     if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
         raise CannotTrace("OTEL_* is set, but the extra 'otel' is not installed")
     return exporters
