@@ -1,10 +1,12 @@
 """Requests that obstore has no call for, sent here to URLs that obstore signs."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from http import HTTPStatus
 from typing import Literal
 
@@ -69,11 +71,16 @@ class SignedRequests:
         self._failure = f"{subject} did not {action}"
         self._timeout_s = timeout.total_seconds()
 
+    @cached_property
+    def _ssl_context(self) -> ssl.SSLContext:
+        """Reading the authorities takes 25 ms."""
+        return create_ssl_context(self._settings.ca_file)
+
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[aiohttp.ClientSession, None]:
         """Yield a session. Failures in the block raise StorageUnavailable."""
         try:
-            connector = aiohttp.TCPConnector(ssl=create_ssl_context(self._settings.ca_file))
+            connector = aiohttp.TCPConnector(ssl=self._ssl_context)
             async with aiohttp.ClientSession(
                 connector=connector,
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s),
@@ -117,9 +124,10 @@ class SignedRequests:
 
     async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
+        announced = response.content_length or 0
         async for chunk in response.content.iter_any():
             body += chunk
-            if len(body) > BODY_MAX_BYTES:
+            if max(announced, len(body)) > BODY_MAX_BYTES:
                 raise StorageUnavailable(
                     f"{self._failure}: its answer has more than {BODY_MAX_BYTES:,} bytes"
                 )
