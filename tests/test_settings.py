@@ -519,6 +519,12 @@ def test_a_file_without_one_secret_is_refused(
     assert region.startswith(f"regions.one.secret_access_key_file: {problem}")
 
 
+def test_a_pipe_in_place_of_a_secret_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "secret")
+    problem = load_error('[engine]\nuser = "archiver"\npassword_file = "secret"\n')
+    assert problem.startswith("engine.password_file: must be a regular file, and no pipe or device")
+
+
 def test_a_secret_stands_in_the_settings_or_in_a_file_but_not_in_both(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(SECRET)
     engine = load_error(

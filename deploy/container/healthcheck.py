@@ -7,6 +7,7 @@ role of a container whose first process does not.
 
 import http.client
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,8 +17,17 @@ TIMEOUT_S = 4
 
 def role() -> str | None:
     """Return which role the first process of the container has, if it has one."""
-    words = sys.argv[1:] or Path("/proc/1/cmdline").read_bytes().decode().split("\0")
-    return next((word for word in words if word in LISTENS), None)
+    command = sys.argv[1:] or _command(Path("/proc/1/cmdline").read_bytes().decode().split("\0"))
+    first = next((word for word in command if not word.startswith("-")), "")
+    return first if first in LISTENS else None
+
+
+def _command(words: list[str]) -> list[str]:
+    """Return what follows the program in *words*: its options and its command."""
+    for place, word in enumerate(words):
+        if Path(word).name == "archiver":
+            return words[place + 1 :]
+    return []
 
 
 def answers(address: str) -> bool:
@@ -35,5 +45,7 @@ def answers(address: str) -> bool:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(1))  # TIMEOUT_S is also that of each read
+    signal.alarm(TIMEOUT_S)
     found = role()
     sys.exit(0 if found is None or answers(os.environ[LISTENS[found]]) else 1)

@@ -9,12 +9,20 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from archiver.connection_cap import accept_errors_logged_rarely, listen
 from archiver.health import Heartbeat, render_heartbeat
 from archiver.telemetry import METRICS_TYPE, exposition, log
 
 _LOG = logging.getLogger("archiver.worker_listener")
 _LOG.setLevel(logging.CRITICAL)
 """aiohttp logs a malformed request with a traceback and the client's own text."""
+
+
+IDLE_S = 10
+"""How long a connection may take to send the head of a request, its first or a further one."""
+
+LINGERING_S = 5
+"""How long the body of a request is read. No route needs one."""
 
 
 class CannotListen(Exception):
@@ -55,27 +63,47 @@ async def listening(
     app.router.add_get("/__heartbeat__", heartbeat_of)
     app.router.add_get("/__lbheartbeat__", lbheartbeat)
     app.router.add_get("/__version__", version_of)
-    runner = web.AppRunner(app, access_log=None, logger=_LOG, shutdown_timeout=1)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=_LOG,
+        shutdown_timeout=1,
+        keepalive_timeout=IDLE_S,
+        lingering_time=LINGERING_S,
+    )
     await runner.setup()
-    try:
-        yield await _bind_first(runner, addresses, required=required)
-    finally:
-        await runner.cleanup()
+    with accept_errors_logged_rarely():
+        server = None
+        try:
+            address, server = await _bind_first(runner, addresses, required=required)
+            yield address
+        finally:
+            if server:
+                server.close()
+            await runner.cleanup()
 
 
-async def _bind_first(runner: web.AppRunner, addresses: Sequence[str], *, required: bool) -> str:
+async def _bind_first(
+    runner: web.AppRunner, addresses: Sequence[str], *, required: bool
+) -> tuple[str, asyncio.Server | None]:
     failure: OSError | UnicodeError | None = None
     for address in addresses:
         host, _, port = address.rpartition(":")
         try:
-            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+            server = await listen(_protocol_of(runner), host.strip("[]"), int(port))
         except (OSError, UnicodeError) as exc:
             failure = exc
         else:
-            return address
+            return address, server
     if failure and required:
         raise CannotListen(_why(failure)) from failure
-    return ""
+    return "", None
+
+
+def _protocol_of(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
+    if runner.server is None:
+        raise RuntimeError("the runner is not set up")
+    return runner.server
 
 
 @web.middleware

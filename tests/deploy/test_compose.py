@@ -103,3 +103,15 @@ def test_keys_of_web_processes_cannot_write(tmp_path: Path) -> None:
             )
         ]
     }
+
+
+def test_seaweedfs_listens_on_loopback_alone_behind_its_gate() -> None:
+    """Its gRPC port lets anybody add keys, and has the address to which S3 is bound."""
+    command = SERVICES["s3"]["command"]
+    bound = [each for each in command if each.partition("=")[0].endswith(("-ip", "ip.bind"))]
+    assert bound == ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    assert "-s3.port=8332" in command
+    assert SERVICES["s3-gate"]["network_mode"] == "service:s3"
+    assert SERVICES["s3-gate"]["environment"]["S3_GATE_TO"] == "127.0.0.1:8332"
+    assert SERVICES["s3"]["ports"] == ["127.0.0.1:8333:8333"]
+    assert SERVICES["s3-gate"]["environment"]["S3_GATE_BIND"] == ":8333"

@@ -2,10 +2,12 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from archiver.settings import Settings, load
 from archiver.settings.load import setting_variables
 from tests.deploy.files import COMMANDS, DEPLOY, ROOT, read
 from tests.parts.faulty_host import FaultyHost, faulty_host, sized
+from tests.parts.raw_server import raw_server
 
 CONTAINERFILE = read("container/Containerfile")
 FINAL = CONTAINERFILE.rpartition("FROM ")[2].replace("\\\n", " ")
@@ -98,8 +101,8 @@ def process() -> Iterator[FaultyHost]:
         yield host
 
 
-def is_healthy(*, role: str, **env: str) -> bool:
-    command = [sys.executable, "-IS", str(HEALTHCHECK), role]
+def is_healthy(*words: str, role: str, **env: str) -> bool:
+    command = [sys.executable, "-IS", str(HEALTHCHECK), role, *words]
     return subprocess.run(command, env={**os.environ, **env}, check=False).returncode == 0
 
 
@@ -121,3 +124,19 @@ def test_a_role_is_healthy_while_its_own_address_answers(process: FaultyHost, ro
 
 def test_a_command_without_an_address_is_healthy() -> None:
     assert is_healthy(role="fsck")
+    assert is_healthy("web", role="prewarm", ARCHIVER_SERVER__LISTEN="127.0.0.1:9")
+    assert not is_healthy("web", role="--some-option", ARCHIVER_SERVER__LISTEN="127.0.0.1:9")
+
+
+@pytest.mark.thorough
+def test_an_answer_that_drips_is_not_awaited() -> None:
+    def drip(link: socket.socket, _head: bytes) -> None:
+        link.sendall(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            link.sendall(b"X: y\r\n")
+            link.settimeout(0.1)
+            with suppress(TimeoutError):
+                link.recv(1)
+
+    with raw_server(drip) as address:
+        assert not is_healthy(role="web", ARCHIVER_SERVER__LISTEN=address)

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import Copies
-from archiver.storage.listings import PAGE_KEYS
+from archiver.storage.object_lists import PAGE_KEYS
 from archiver.storage.regional_storage import RegionalStorage, open_storage
 from tests.parts.s3 import REGIONS, S3Server
 from tests.parts.s3_fault_proxy import Fault, sink

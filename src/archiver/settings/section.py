@@ -1,7 +1,9 @@
 """The base class of all sections, and the types of their fields."""
 
+import os
 import re
 import ssl
+import stat
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -75,15 +77,24 @@ def read_secret(path: Path) -> str:
 
     Raises ValueError, whose text has nothing of the file.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(SECRET_MAX_BYTES + 1)
-    except OSError as exc:
-        raise ValueError(f"cannot be read: {exc.strerror}") from None
+    content = _read_start(path)
     secret = content.decode("latin-1").strip()
     if len(content) > SECRET_MAX_BYTES or not _SECRET.fullmatch(secret):
         raise ValueError("must contain one secret of printable ASCII without spaces")
     return secret
+
+
+def _read_start(path: Path) -> bytes:
+    """Return a bit more of a file than a secret may have. Opening a pipe would wait forever."""
+    try:
+        with open(
+            path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
+        ) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("must be a regular file, and no pipe or device")
+            return file.read(SECRET_MAX_BYTES + 1)
+    except OSError as exc:
+        raise ValueError(f"cannot be read: {exc.strerror}") from None
 
 
 def _validate_secret_file(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
@@ -14,7 +14,7 @@ from archiver.errors import PurgeUnfinished, StorageUnavailable, UnreadableManif
 from archiver.manifest_check import find_invalid_field
 from archiver.model import AFTER_MARKS, Archive, Manifest, Node, PresignedUrl, Region
 from archiver.record_versions import is_newer
-from archiver.storage.listings import PAGE_KEYS, Listings
+from archiver.storage.listings import Listings
 from archiver.storage.multipart import MultipartUploads
 from archiver.storage.object_keys import (
     EMPTY_PREFIX,
@@ -26,8 +26,15 @@ from archiver.storage.object_keys import (
     parse_manifest_key,
     random_probe_key,
 )
+from archiver.storage.object_lists import ObjectLists
 from archiver.storage.s3_errors import ObjectExists, ObjectMissing, translate_errors
-from archiver.storage.s3_stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
+from archiver.storage.s3_stores import (
+    CONTROL_TIMEOUT,
+    S3Settings,
+    bulk_store,
+    control_store,
+    read_at_most,
+)
 from archiver.storage.write_probe import WriteProbe
 from archiver.telemetry import METRICS, log
 from archiver.telemetry.tracing import Kind, SpanName, stage
@@ -44,9 +51,6 @@ READ_BYTES = 1 << 20
 
 MANIFEST_MAX_BYTES = 4 << 20
 """A manifest has about 1 kB; with 500 submodules and 1,000 LFS files, it has less than 2 MB."""
-
-PAGE_TIMEOUT = timedelta(seconds=20)
-"""An operator who purges an archive should not wait minutes for a region that hangs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +107,8 @@ class Bucket:
         self.abort_uploads = self._multipart_uploads.abort
         self.abort_upload = self._multipart_uploads.abort_upload
         self._bulk = bulk_store(settings)
-        self.listings = Listings(store=self._bulk, region=region, uploads=self._multipart_uploads)
+        self._lists = ObjectLists(settings, region=region)
+        self.listings = Listings(lists=self._lists, uploads=self._multipart_uploads)
         self._control = control_store(settings)
         self._public = (
             control_store(replace(settings, endpoint=public_endpoint))
@@ -143,12 +148,10 @@ class Bucket:
 
     async def iter_archives(self, source: str | None) -> AsyncGenerator[Archive, None]:
         """Yield the archives that have a manifest here: all, or those of *source*."""
-        with self._request("list its manifests"):
-            async for page in obstore.list(
-                self._bulk, manifest_prefix(source), chunk_size=PAGE_KEYS
-            ):
-                for meta in page:
-                    if archive := parse_manifest_key(meta["path"]):
+        async with aclosing(self._lists.iter_pages(manifest_prefix(source))) as pages:
+            async for page in pages:
+                for listed in page.objects:
+                    if archive := parse_manifest_key(listed.object_key):
                         yield archive
 
     async def find_nodes(self, source: str, repo: str, digits: str) -> AsyncGenerator[Node, None]:
@@ -167,15 +170,14 @@ class Bucket:
 
     async def _first_node(self, prefix: str, start: str) -> Node | None:
         """Return the first node whose keys sort after *prefix* and *start*."""
-        with self._request("list its manifests"):
-            async for page in obstore.list(
-                self._bulk, prefix, offset=f"{prefix}{start}", chunk_size=PAGE_KEYS
-            ):
-                for meta in page:
-                    archive = parse_manifest_key(meta["path"])
+        after = f"{prefix}{start}"
+        async with aclosing(self._lists.iter_pages(prefix, after=after)) as pages:
+            async for page in pages:
+                for listed in page.objects:
+                    archive = parse_manifest_key(listed.object_key)
                     if archive is None or archive.submodules:
                         continue
-                    if meta["path"] > f"{prefix}{start}":
+                    if listed.object_key > after:
                         return archive.node
         return None
 
@@ -276,8 +278,7 @@ class Bucket:
         try:
             async with self._control_request(f"return {kind}"):
                 response = await obstore.get_async(self._control, object_key)
-                small = response.meta["size"] <= MANIFEST_MAX_BYTES
-                return bytes(await response.bytes_async()) if small else b""
+                return await read_at_most(response, MANIFEST_MAX_BYTES) or b""
         except ObjectMissing:
             return None
 
@@ -296,15 +297,10 @@ class Bucket:
 
     async def iter_objects(self, prefix: str) -> AsyncGenerator[tuple[str, int], None]:
         """Yield the key and the size of each object below *prefix*."""
-        pages = obstore.list(self._bulk, prefix, chunk_size=PAGE_KEYS)
-        while True:
-            with self._request("list its objects"):
-                async with asyncio.timeout(PAGE_TIMEOUT.total_seconds()):
-                    page = await anext(pages, None)
-            if page is None:
-                return
-            for meta in page:
-                yield meta["path"], meta["size"]
+        async with aclosing(self._lists.iter_pages(prefix)) as pages:
+            async for page in pages:
+                for listed in page.objects:
+                    yield listed.object_key, listed.size_bytes
 
     def presign(self, object_key: str, method: Literal["GET", "HEAD"]) -> PresignedUrl:
         """Return a link to the object. Sends no request, unless credentials have expired."""
@@ -314,8 +310,7 @@ class Bucket:
 
     async def check_access(self) -> None:
         """Return if the bucket exists and can be listed."""
-        async with self._control_request("list its bucket"):
-            await obstore.list_with_delimiter_async(self._control, EMPTY_PREFIX)
+        await self._lists.check(EMPTY_PREFIX)
 
     def parse_manifest(self, archive: Archive, body: bytes) -> Manifest:
         """Return *body* as the manifest of *archive*.

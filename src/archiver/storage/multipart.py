@@ -4,7 +4,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListMultipartUploads.html
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Literal, NamedTuple
 from urllib.parse import quote
@@ -14,6 +14,7 @@ import aiohttp
 
 from archiver.errors import StorageUnavailable
 from archiver.ports.bucket_contents import UnfinishedUpload
+from archiver.storage.bounded_xml import parse_time, parse_xml
 from archiver.storage.s3_stores import S3Settings
 from archiver.storage.signed_requests import SignedRequests
 
@@ -61,7 +62,7 @@ class MultipartUploads:
             UnfinishedUpload(
                 object_key=upload.findtext("{*}Key", ""),
                 upload_id=upload.findtext("{*}UploadId", ""),
-                initiated_at=_parse_time(upload.findtext("{*}Initiated", "")),
+                initiated_at=parse_time(upload.findtext("{*}Initiated", "")),
             )
             for upload in found.iterfind("{*}Upload")
         ]
@@ -88,7 +89,7 @@ class MultipartUploads:
 
 def _parse(body: bytes) -> ET.Element:
     try:
-        return ET.fromstring(body)  # noqa: S314 - the bucket is trusted
+        return parse_xml(body)
     except ET.ParseError as exc:
         raise StorageUnavailable("the bucket did not list or abort its uploads") from exc
 
@@ -99,9 +100,3 @@ def _next_query(found: ET.Element) -> str:
     if found.findtext("{*}IsTruncated") != "true" or not key:
         return ""
     return f"&key-marker={quote(key, safe='')}&upload-id-marker={quote(upload_id, safe='')}"
-
-
-def _parse_time(text: str) -> datetime:
-    """Return a time as S3 writes it. Some servers omit the time zone; it is UTC then."""
-    time = datetime.fromisoformat(text)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -17,6 +17,8 @@ SCAN_CHARS = 8192
 
 NO_SUCH_BUCKET = "NoSuchBucket"
 TIMEOUT = "timeout"
+REDIRECTED = "redirected"
+WRONG_REGION = "wrong_region"
 
 BLOCKED_PROXY = "127.0.0.1:0"
 """Nothing can listen there. Requests that a region redirects to another host are sent to it."""
@@ -30,9 +32,9 @@ _WITHOUT_RESPONSE = (
     ("AlertReceived", "tls_refused"),
     ("InvalidMessage", "not_tls"),
     ("dns error", "unknown_host"),
-    (f"{BLOCKED_PROXY},", "redirected"),
+    (f"{BLOCKED_PROXY},", REDIRECTED),
     ("ConnectionRefused", "connection_refused"),
-    ("BareRedirect", "wrong_region"),
+    ("BareRedirect", WRONG_REGION),
     ("kind: Timeout", TIMEOUT),
     ("kind: Connect,", "not_connected"),
     ("kind: Interrupted", "connection_lost"),

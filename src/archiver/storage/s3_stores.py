@@ -13,7 +13,8 @@ from obstore.store import S3Store
 from archiver import __version__
 from archiver.storage.s3_errors import BLOCKED_PROXY
 
-if TYPE_CHECKING:  # they exist in obstore's stubs alone
+if TYPE_CHECKING:  # the others exist in obstore's stubs alone
+    from obstore import GetResult
     from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
 
 CONTROL_TIMEOUT = timedelta(seconds=3)
@@ -28,6 +29,8 @@ BULK_RETRY_TIMEOUT = timedelta(seconds=150)
 
 DOWNLOAD_TIMEOUT = timedelta(hours=6)
 """Limit for one whole download, even if bytes keep coming."""
+
+_PIECE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,18 @@ def signing_store(settings: S3Settings, target: str) -> S3Store:
         client_options={"allow_http": settings.plain, "connect_timeout": CONTROL_TIMEOUT},
         credential_provider=_static_keys(settings),
     )
+
+
+async def read_at_most(response: "GetResult", max_bytes: int) -> bytes | None:
+    """Return the object in *response*, or None if it is larger, whatever size was announced."""
+    if response.meta["size"] > max_bytes:
+        return None
+    body = bytearray()
+    async for chunk in response.stream(min_chunk_size=_PIECE_BYTES):
+        body += chunk
+        if len(body) > max_bytes:
+            return None
+    return bytes(body)
 
 
 def proxy_url(settings: S3Settings) -> str | None:

@@ -5,7 +5,6 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketLifecycleConfigurat
 
 import asyncio
 import secrets
-import ssl
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -24,10 +23,10 @@ from archiver.manifest_check import object_prefix
 from archiver.model import Archive, Node
 from archiver.ports.diagnosis import Lifecycle, LinkAnswer, UploadRule
 from archiver.runtime.tasks import complete_despite_cancellation
+from archiver.storage.bounded_xml import parse_xml
 from archiver.storage.bucket import Bucket
 from archiver.storage.multipart import MultipartUploads
 from archiver.storage.s3_errors import (
-    TIMEOUT,
     ObjectExists,
     ObjectMissing,
     response_code,
@@ -39,8 +38,10 @@ from archiver.storage.s3_stores import (
     bucket_url,
     control_store,
     proxy_url,
+    read_at_most,
 )
 from archiver.storage.signed_requests import SignedRequests
+from archiver.storage.transport_errors import lost_code
 from archiver.tls import create_ssl_context
 
 READ_MAX_BYTES = 64 << 10
@@ -48,13 +49,6 @@ READ_MAX_BYTES = 64 << 10
 
 NO_RULES = "NoSuchLifecycleConfiguration"
 _REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-
-_NO_ANSWER: tuple[tuple[type[BaseException], str], ...] = (  # the first match counts
-    (TimeoutError, TIMEOUT),
-    (aiohttp.ClientConnectorCertificateError, "untrusted_certificate"),
-    (aiohttp.ClientConnectorDNSError, "unknown_host"),
-    (aiohttp.ClientConnectorError, "not_connected"),
-)
 
 
 def trial_key() -> str:
@@ -109,7 +103,7 @@ class S3TrialBucket:
     async def read(self) -> bytes:
         async with self._request("return an object"):
             response = await obstore.get_async(self._store, self.object_key)
-            return bytes(await response.bytes_async())
+            return await read_at_most(response, READ_MAX_BYTES) or b""
 
     async def follow_link(
         self, method: Literal["GET", "HEAD"], *, first_bytes: int | None = None
@@ -177,7 +171,7 @@ class S3TrialBucket:
                 yield client
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise StorageUnavailable(
-                f"{self._bucket.region} did not answer", s3_code=_reason(exc)
+                f"{self._bucket.region} did not answer", s3_code=lost_code(exc)
             ) from exc
 
 
@@ -188,19 +182,6 @@ async def _read_start(response: aiohttp.ClientResponse) -> bytes:
         if len(body) >= READ_MAX_BYTES:
             break
     return bytes(body)
-
-
-def _reason(exc: BaseException) -> str:
-    """Return Archiver's own code for a request without an answer."""
-    if isinstance(exc, aiohttp.ClientConnectorSSLError):
-        cause = exc.os_error
-        is_plain = isinstance(cause, ssl.SSLError) and "WRONG_VERSION" in (cause.reason or "")
-        return "not_tls" if is_plain else "tls_refused"
-    if isinstance(exc, aiohttp.ClientConnectorError) and isinstance(
-        exc.os_error, ConnectionRefusedError
-    ):
-        return "connection_refused"
-    return next((code for kind, code in _NO_ANSWER if isinstance(exc, kind)), "connection_lost")
 
 
 def lead_of(date: str, before: datetime, after: datetime) -> timedelta | None:
@@ -216,7 +197,7 @@ def lead_of(date: str, before: datetime, after: datetime) -> timedelta | None:
 
 def _parse_rules(body: bytes) -> Lifecycle:
     try:
-        root = ET.fromstring(body)  # noqa: S314 - the bucket is trusted
+        root = parse_xml(body)
     except ET.ParseError:
         return Lifecycle(uploads=UploadRule.UNSUPPORTED)
     if not root.tag.endswith("LifecycleConfiguration"):  # as of rclone, which lists the bucket
