@@ -1,12 +1,15 @@
 """Starts of child processes that are cancelled."""
 
 import asyncio
+import gc
+import os
+import signal
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 
 import pytest
 
-from archiver.runtime.processes import started
+from archiver.runtime.processes import release, started
 
 
 @pytest.mark.parametrize("cancellations", (1, 2, 3))
@@ -43,3 +46,23 @@ def test_a_start_that_fails_is_reported_as_it_is() -> None:
             await started(asyncio.create_subprocess_exec("no-such-program"))
 
     asyncio.run(play())
+
+
+def test_a_process_that_is_released_leaves_nothing_to_a_loop_that_ends() -> None:
+    """The tests fail with the warning of a transport that is collected without a close."""
+
+    async def play() -> None:
+        process = await asyncio.create_subprocess_exec(
+            *("sh", "-c", "sleep 60 & exec cat"),  # its child keeps the pipes open
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            start_new_session=True,
+        )
+        process.kill()
+        await process.wait()
+        release(process)
+        os.killpg(process.pid, signal.SIGKILL)
+
+    asyncio.run(play())
+    gc.collect()

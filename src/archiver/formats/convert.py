@@ -25,7 +25,7 @@ from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
 from archiver.ports.source import Pipe, PipedTar
 from archiver.runtime.pipes import read_piece
-from archiver.runtime.processes import started
+from archiver.runtime.processes import release, started
 from archiver.runtime.tasks import cancel_and_wait, complete_despite_cancellation, concurrently
 from archiver.runtime.threads import run_in_thread
 from archiver.telemetry import METRICS
@@ -172,8 +172,11 @@ class _ConversionProcess:
         self._kill()
         if self._stdin:
             self._stdin.close()
-        reading = self._process.communicate()  # unread output keeps the pipes open
-        await complete_despite_cancellation(reading)
+        try:
+            reading = self._process.communicate()  # unread output keeps the pipes open
+            await complete_despite_cancellation(reading)
+        finally:
+            release(self._process)
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):

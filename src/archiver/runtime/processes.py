@@ -1,4 +1,4 @@
-"""Starts of child processes."""
+"""Starts and ends of child processes."""
 
 import asyncio
 from asyncio.subprocess import Process
@@ -29,3 +29,13 @@ async def _end(process: Process) -> None:
     with suppress(ProcessLookupError):
         process.kill()
     await process.communicate()  # unread output keeps the pipes open
+    release(process)
+
+
+def release(process: Process) -> None:
+    """Close what asyncio keeps of a process that has ended.
+
+    It does so by itself when all pipes have ended, some steps of the loop later. If the loop ends
+    before, the rest is closed when it is collected as garbage, with a warning.
+    """
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import cast
 
 from archiver.runtime.pipes import read_piece
-from archiver.runtime.processes import started
+from archiver.runtime.processes import release, started
 from archiver.runtime.tasks import cancel_and_wait, complete_despite_cancellation
 from archiver.telemetry import describe, log
 
@@ -190,6 +190,7 @@ class Child:
             pass
         await self._process.wait()
         await cancel_and_wait(self._messages)
+        release(self._process)
 
     def _expire(self) -> None:
         self._expired = True
