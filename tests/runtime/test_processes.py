@@ -59,8 +59,13 @@ def test_a_process_that_is_released_leaves_nothing_to_a_loop_that_ends() -> None
             stderr=PIPE,
             start_new_session=True,
         )
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"ready\n")
+        assert await process.stdout.readline() == b"ready\n"
         process.kill()
-        await process.wait()
+        while process.returncode is None:
+            await asyncio.sleep(0.01)
         release(process)
         os.killpg(process.pid, signal.SIGKILL)
 
