@@ -51,7 +51,7 @@ def test_a_start_that_fails_is_reported_as_it_is() -> None:
 def test_a_process_that_is_released_leaves_nothing_to_a_loop_that_ends() -> None:
     """The tests fail with the warning of a transport that is collected without a close."""
 
-    async def play() -> None:
+    async def play() -> int:
         process = await asyncio.create_subprocess_exec(
             *("sh", "-c", "sleep 60 & exec cat"),  # its child keeps the pipes open
             stdin=PIPE,
@@ -67,7 +67,8 @@ def test_a_process_that_is_released_leaves_nothing_to_a_loop_that_ends() -> None
         while process.returncode is None:
             await asyncio.sleep(0.01)
         release(process)
-        os.killpg(process.pid, signal.SIGKILL)
+        return process.pid
 
-    asyncio.run(play())
+    group = asyncio.run(play())
+    os.killpg(group, signal.SIGKILL)
     gc.collect()
