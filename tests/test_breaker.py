@@ -56,6 +56,14 @@ def test_without_a_number_only_the_host_opens_it() -> None:
     assert CLEAN.failed(named(7), NOW, never).next_try(NOW) == after(7)
 
 
+def test_without_a_number_a_failed_probe_ends_the_pause_unless_the_host_names_another() -> None:
+    never = BreakerPolicy(failures=0)
+    half_open = probed(CLEAN.failed(named(7), NOW, never), after(8))
+    assert half_open.failed(TIMEOUT, after(8), never, probe="probe") == CLEAN
+    again = half_open.failed(named(7), after(8), never, probe="probe")
+    assert again.next_try(after(8)) == after(15)
+
+
 def test_a_host_that_names_a_time_pauses_at_once_and_for_15_minutes_at_most() -> None:
     assert CLEAN.failed(named(7), NOW, POLICY).until == after(7)
     assert CLEAN.failed(named(3600), NOW, POLICY).until == NOW + NAMED_PAUSE_MAX

@@ -125,6 +125,8 @@ class Breaker:
             later = named and self.until and named >= self.until + EXTENDED_BY_MIN
             return replace(self, until=named, code=failure.code) if later else self
         ours = probe and probe == self.probe
+        if ours and not named and not policy.failures:
+            return CLEAN  # the pause that the host asked for is over
         return _opened(counted, now, policy, named) if ours or named else self
 
 
