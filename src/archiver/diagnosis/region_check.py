@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from datetime import timedelta
 
-from archiver.diagnosis.finding import Finding, failure, warning, well
+from archiver.diagnosis.finding import Finding, Level, failure, warning, well
 from archiver.diagnosis.link_check import LinkCheck
 from archiver.diagnosis.region_names import RegionNames
 from archiver.errors import StorageUnavailable
@@ -14,6 +14,8 @@ from archiver.ports.diagnosis import TrialBucket, UploadRule
 LEAD_MAX = timedelta(seconds=5)
 """The clocks of a fleet must agree so far, because leases count on that. S3 accepts signatures of
 the last and the next 15 minutes."""
+
+SIGNED_FOR = timedelta(minutes=15)
 
 BUCKETS_PAGE = "docs/how-to/set-up-buckets.md"
 
@@ -38,7 +40,10 @@ class RegionCheck:
             yield await self._explain_list(exc)
             return
         yield well(self._name("list"), f"the bucket {self._names.bucket} can be listed")
-        yield await self._clock()
+        clock = await self._clock()
+        yield clock
+        if clock.level is Level.FAILED:
+            return
         if not self._writes:
             yield await self._links.without_object()
             return
@@ -52,15 +57,18 @@ class RegionCheck:
         return f"region.{self._names.region}.{step}"
 
     async def _explain_list(self, exc: StorageUnavailable) -> Finding:
+        """Return why the bucket was not listed. Servers have several codes for a wrong clock."""
         finding = self._names.explain(self._name("list"), exc, needs="s3:ListBucket")
-        if finding.check != self._name("clock"):
-            return finding
         lead = None
         with suppress(StorageUnavailable):
             lead = await self._bucket.clock_lead()
-        if lead is None:
+        if lead is None or abs(lead) <= SIGNED_FOR:
             return finding
-        return failure(finding.check, f"{_describe(lead)}, so signatures are refused", _NTP)
+        return self._refused_by_clock(lead)
+
+    def _refused_by_clock(self, lead: timedelta) -> Finding:
+        found = f"{_describe(lead)}, so signatures are refused"
+        return failure(self._name("clock"), found, _NTP)
 
     async def _clock(self) -> Finding:
         check = self._name("clock")
@@ -70,6 +78,8 @@ class RegionCheck:
             return self._names.explain(check, exc, needs="s3:ListBucket")
         if lead is None:
             return well(check, "the server sends no time")
+        if abs(lead) > SIGNED_FOR:
+            return self._refused_by_clock(lead)
         if abs(lead) > LEAD_MAX:
             return warning(check, _describe(lead), _NTP)
         return well(check, "the server has the same time as this machine")
