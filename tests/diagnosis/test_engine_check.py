@@ -216,6 +216,6 @@ def test_workers_that_cannot_write_are_named() -> None:
     assert "look at region.one" in finding.action
 
 
-def test_workers_that_all_drain_are_a_warning() -> None:
+def test_workers_that_all_drain_are_a_failure() -> None:
     reports = [WorkerReport(name="host:1", regions={}, draining=True, version="1")]
-    assert of([*examine_workers(reports, version="1")], "workers").level is Level.WARNING
+    assert of([*examine_workers(reports, version="1")], "workers").level is Level.FAILED

@@ -16,7 +16,7 @@ def examine_workers(reports: Sequence[WorkerReport], *, version: str) -> Iterato
     draining = sum(report.draining is True for report in reports)
     if draining == len(reports):
         found = "every worker drains, so nothing new is built"
-        yield warning("workers", found, "start workers, unless this is the end of an upgrade")
+        yield failure("workers", found, "start workers")
     else:
         drains = f", {draining} of them drain" if draining else ""
         yield well("workers", f"{_count(reports)}{drains}")

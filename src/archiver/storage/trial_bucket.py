@@ -187,7 +187,8 @@ async def _read_start(response: aiohttp.ClientResponse) -> bytes:
 def lead_of(date: str, before: datetime, after: datetime) -> timedelta | None:
     """Return how far a clock is ahead that said *date*, in whole seconds, between two moments."""
     try:
-        said = parsedate_to_datetime(date).astimezone(UTC)
+        said = parsedate_to_datetime(date)
+        said = said.astimezone(UTC) if said.tzinfo else said.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
     if said > after:

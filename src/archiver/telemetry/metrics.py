@@ -191,7 +191,7 @@ class Metrics:
     )
     copies_lacking = Gauge(
         "archiver_copies_lacking",
-        "Copies that a region lacks of archives that another one has, as far as that is known. "
+        "Known archives of which a region has no copy, although another one has. "
         "Workers count them every `worker.repair_interval_s`.",
         ("region",),
         multiprocess_mode="livemax",
